@@ -1,0 +1,100 @@
+"""
+The one table from errors to HTTP statuses, and the one shape of an error's body.
+
+The nearest class above an error that stands in the table gives its status.
+"""
+
+import math
+from collections.abc import Mapping
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gateway import errors
+from gateway.api.request_context import request_id_of
+
+log = structlog.get_logger(__name__)
+
+STATUS_OF: Mapping[type[errors.GatewayError], int] = {
+    errors.RequestError: 422,
+    errors.ImageTooLarge: 413,
+    errors.BodyTooLarge: 413,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Overloaded: 429,
+    errors.Unavailable: 503,
+    errors.UpstreamFailed: 502,
+    errors.DeadlineExceeded: 504,
+    errors.StorageFull: 507,
+    errors.GatewayError: 500,
+}
+
+# What the framework itself refuses, before any of our code runs.
+_CODE_OF_STATUS: Mapping[int, str] = {
+    400: "request_invalid",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "media_type_unsupported",
+    422: "request_invalid",
+}
+
+
+def status_of(error: errors.GatewayError) -> int:
+    """Find an error's HTTP status: that of the nearest class in the table."""
+    return next(STATUS_OF[cls] for cls in type(error).__mro__ if cls in STATUS_OF)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app leave in the one shape."""
+    app.add_exception_handler(errors.GatewayError, _gateway_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def _body(request: Request, detail: object, code: str) -> dict[str, object]:
+    return {"detail": detail, "code": code, "request_id": request_id_of(request.scope)}
+
+
+async def _gateway_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.GatewayError)
+    status = status_of(error)
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    level = log.warning if status >= 500 else log.info
+    level(
+        "request_failed",
+        code=error.code,
+        status=status,
+        detail=error.detail,
+        path=request.url.path,
+        cause=repr(error.__cause__) if error.__cause__ else None,
+    )
+    return JSONResponse(_body(request, error.detail, error.code), status, headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    places = error.errors()
+    undecodable = any(place["type"] == "base64_decode" for place in places)
+    code = "image_invalid" if undecodable else "request_invalid"
+    log.info("request_failed", code=code, status=422, path=request.url.path)
+    return JSONResponse(_body(request, jsonable_encoder(places), code), 422)
+
+
+async def _framework_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = _CODE_OF_STATUS.get(error.status_code, "request_failed")
+    log.info("request_failed", code=code, status=error.status_code, path=request.url.path)
+    return JSONResponse(_body(request, error.detail, code), error.status_code, error.headers)
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_crashed", path=request.url.path, exc_info=error)
+    return JSONResponse(_body(request, "Internal error.", "internal_error"), 500)

@@ -1,0 +1,51 @@
+"""The app: middleware, routers, and the services that live as long as it does."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from gateway.api import error_handlers, health, models
+from gateway.api.request_context import RequestContext
+from gateway.services import open_services
+from gateway.settings import Settings
+
+_DESCRIPTION = """
+Serves ONNX image classifiers over NVIDIA Triton. Every error has one shape:
+`{"detail": …, "code": "…", "request_id": "…"}`; `code` is stable. Answers of 429 and 503 carry
+`Retry-After`. Every answer carries `X-Request-ID`.
+"""
+
+
+def create_app(settings: Settings, *, demo: bool = False) -> FastAPI:
+    """
+    Make the app. Nothing is opened before its lifespan begins.
+
+    Args:
+        settings: The settings of this process.
+        demo: Load the demo model if this gateway has never had a model.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings, demo=demo) as services:
+            app.state.services = services
+            yield
+
+    # The pages of /docs and /redoc come with their scripts, so that they work with no internet.
+    app = FastAPIOffline(
+        title="onnx-gateway",
+        version=version("onnx-gateway"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        max_body_size=settings.max_body_bytes,
+        # The original server's clients may send JSON without saying so.
+        strict_content_type=False,
+    )
+    app.include_router(models.router)
+    app.include_router(health.router)
+    error_handlers.install(app)
+    app.add_middleware(RequestContext)
+    return app

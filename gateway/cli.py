@@ -1,0 +1,105 @@
+"""The command line: serve, doctor."""
+
+import asyncio
+import base64
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import structlog
+import typer
+import uvloop
+from pydantic import ValidationError
+from rich.console import Console
+
+from gateway.app import create_app
+from gateway.doctor import examine, show
+from gateway.server import PortTaken, bind, serve
+from gateway.services import DEMO_MODEL
+from gateway.settings import Settings
+from gateway.telemetry.logging import configure_logging
+
+log = structlog.get_logger(__name__)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+_DEMO_IMAGE = Path(__file__).parent.parent / "tools/demo/digits/sample-7.png"
+
+
+@app.callback()
+def gateway() -> None:
+    """Serve ONNX image classifiers over NVIDIA Triton."""
+
+
+@app.command("serve")
+def serve_command(
+    demo: Annotated[
+        bool, typer.Option(help="Load the demo model if there has never been a model.")
+    ] = False,
+) -> None:
+    """Serve the REST interface; starts an embedded Triton unless TRITON_URLS is set."""
+    settings = _settings()
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        listener = bind(settings)
+    except PortTaken as error:
+        _fail(str(error))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        started = runner.run(
+            serve(
+                create_app(settings, demo=demo),
+                settings,
+                listener,
+                on_started=lambda: _welcome(settings, listener.getsockname()[1]),
+            )
+        )
+    sys.exit(0 if started else 1)
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+) -> None:
+    """Tell what is wrong with this machine and how to mend it; exit code 1 if something is."""
+    settings = _settings()
+    findings = asyncio.run(examine(settings))
+    show(findings, as_json=json)
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = "_".join(str(part) for part in problem["loc"]).upper()
+        _fail(f"{name}: {problem['msg']} (got {problem['input']!r})")
+
+
+def _welcome(settings: Settings, port: int) -> None:
+    """Say where the server is, and give a line to paste that works."""
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
+    url = f"http://{host}:{port}"
+    # Width is not cut: a line to be pasted must stay one line.
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"\nReady: {url}/docs\n")
+    if settings.models_dir is None and _DEMO_IMAGE.is_file():
+        image = base64.b64encode(_DEMO_IMAGE.read_bytes()).decode()
+        console.print("Ask the demo model what it sees (a seven):\n")
+        body = f'{{"image": "{image}"}}'
+        console.print(
+            f"  curl -s {url}/api/v1/run/{DEMO_MODEL} -H 'Content-Type: application/json' "
+            f"-d '{body}'\n",
+            markup=False,
+        )
+    else:
+        console.print(f"  curl -s {url}/api/v1/list\n", markup=False)
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False)
+    raise SystemExit(1)

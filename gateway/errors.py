@@ -1,0 +1,260 @@
+"""
+What can go wrong, as one tree. It knows no HTTP: `api/error_handlers.py` holds the one table that
+maps a class to a status.
+
+    GatewayError
+    ├── RequestError            the caller can mend it
+    │   ├── ImageInvalid        image_invalid
+    │   │   └── ImageTruncated  image_truncated
+    │   ├── ImageTooLarge       image_too_large
+    │   ├── ImageMismatch       image_mismatch
+    │   ├── BodyTooLarge        body_too_large
+    │   ├── NameInvalid         name_invalid
+    │   ├── VersionInvalid      version_invalid
+    │   ├── ModelRejected       (the code that the converter gave)
+    │   └── PreprocessingRequired  preprocessing_required
+    ├── NotFound
+    │   ├── ModelNotFound       model_not_found
+    │   ├── VersionNotFound     version_not_found
+    │   └── AliasNotFound       alias_not_found
+    ├── Conflict                the state of the server forbids it
+    │   ├── ModelNotLoaded      model_not_loaded
+    │   ├── NameConflict        name_conflict
+    │   ├── SignatureConflict   signature_conflict
+    │   └── ArtifactCorrupt     artifact_corrupt
+    ├── Overloaded              overloaded            (retry later)
+    ├── Unavailable             (retry later)
+    │   ├── TritonUnavailable   triton_unavailable
+    │   ├── StoreUnavailable    store_unavailable
+    │   ├── ModelQuarantined    model_quarantined
+    │   └── Draining            draining
+    ├── UpstreamFailed          Triton or the model answered badly
+    │   ├── LoadFailed          load_failed
+    │   ├── InferenceFailed     inference_failed
+    │   └── ModelOutputInvalid  model_output_invalid
+    ├── DeadlineExceeded        deadline_exceeded
+    └── StorageFull             storage_full
+
+`code` is stable and part of the contract; the text is for people. No path of the machine and
+nothing of Triton's inside goes into the text.
+"""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """
+    The root. `detail` is the text a caller reads, `code` the stable word a script compares,
+    `retry_after_s` how long a caller may wait before it is worth trying again (None: never).
+    """
+
+    code: ClassVar[str] = "internal_error"
+    retry_after_s: ClassVar[float | None] = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class RequestError(GatewayError):
+    """The request itself is at fault."""
+
+    code = "request_invalid"
+
+
+class ImageInvalid(RequestError):
+    """The bytes are not an image of an accepted format."""
+
+    code = "image_invalid"
+
+
+class ImageTruncated(ImageInvalid):
+    """The image's file ends early. It is never padded."""
+
+    code = "image_truncated"
+
+
+class ImageTooLarge(RequestError):
+    """The image's header declares more pixels than the limit; nothing was decoded."""
+
+    code = "image_too_large"
+
+
+class ImageMismatch(RequestError):
+    """The image does not fit the model's input."""
+
+    code = "image_mismatch"
+
+
+class BodyTooLarge(RequestError):
+    """More bytes arrived than the limit allows."""
+
+    code = "body_too_large"
+
+
+class NameInvalid(RequestError):
+    """A model's or alias's name breaks the rules for names."""
+
+    code = "name_invalid"
+
+
+class VersionInvalid(RequestError):
+    """A version that is no positive 63-bit number."""
+
+    code = "version_invalid"
+
+
+class PreprocessingRequired(RequestError):
+    """The model does not take raw pixels and carries no preprocessing record."""
+
+    code = "preprocessing_required"
+
+
+class ModelRejected(RequestError):
+    """The converter refused a model; `code` is the converter's own."""
+
+    def __init__(self, detail: str, *, code: str = "model_invalid") -> None:
+        super().__init__(detail)
+        self.code = code  # type: ignore[misc]  # one class for the converter's own tree of codes
+
+
+class NotFound(GatewayError):
+    """What the request names does not exist."""
+
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No model of that name is registered."""
+
+    code = "model_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Model with name {name} not found.")
+
+
+class VersionNotFound(NotFound):
+    """The model has no such version."""
+
+    code = "version_not_found"
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(f"Model {name} has no version {version}.")
+
+
+class AliasNotFound(NotFound):
+    """The model has no such alias."""
+
+    code = "alias_not_found"
+
+    def __init__(self, name: str, alias: str) -> None:
+        super().__init__(f"Model {name} has no alias {alias}.")
+
+
+class Conflict(GatewayError):
+    """The state of the server forbids it now."""
+
+    code = "conflict"
+
+
+class ModelNotLoaded(Conflict):
+    """The model, or the version that was asked for, is not loaded. An unknown name too."""
+
+    code = "model_not_loaded"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No model with name {name} has been loaded.")
+
+
+class NameConflict(Conflict):
+    """A model whose name differs only in case exists already."""
+
+    code = "name_conflict"
+
+
+class SignatureConflict(Conflict):
+    """Two versions whose inputs or outputs differ cannot be loaded side by side."""
+
+    code = "signature_conflict"
+
+
+class ArtifactCorrupt(Conflict):
+    """A stored file no longer matches the digest that was recorded when it was published."""
+
+    code = "artifact_corrupt"
+
+
+class Overloaded(GatewayError):
+    """More work is waiting than the server takes on."""
+
+    code = "overloaded"
+    retry_after_s = 1.0
+
+
+class Unavailable(GatewayError):
+    """Something that the answer needs is away for now."""
+
+    code = "unavailable"
+    retry_after_s = 1.0
+
+
+class TritonUnavailable(Unavailable):
+    """No replica can answer for the version right now."""
+
+    code = "triton_unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    """The database cannot be read or written."""
+
+    code = "store_unavailable"
+    retry_after_s = 5.0
+
+
+class ModelQuarantined(Unavailable):
+    """The version killed its process again and again and is kept out until it is loaded anew."""
+
+    code = "model_quarantined"
+    retry_after_s = 60.0
+
+
+class Draining(Unavailable):
+    """The server is stopping and takes nothing new."""
+
+    code = "draining"
+
+
+class UpstreamFailed(GatewayError):
+    """Triton, or the model in it, failed."""
+
+    code = "upstream_failed"
+
+
+class LoadFailed(UpstreamFailed):
+    """Triton could not load a version; what served before still serves."""
+
+    code = "load_failed"
+
+
+class InferenceFailed(UpstreamFailed):
+    """The model failed on this input."""
+
+    code = "inference_failed"
+
+
+class ModelOutputInvalid(UpstreamFailed):
+    """The model answered NaN or infinity, or nothing."""
+
+    code = "model_output_invalid"
+
+
+class DeadlineExceeded(GatewayError):
+    """The answer did not come within the request's deadline."""
+
+    code = "deadline_exceeded"
+
+
+class StorageFull(GatewayError):
+    """The disk is full; nothing was changed."""
+
+    code = "storage_full"

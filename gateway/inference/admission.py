@@ -1,0 +1,51 @@
+"""
+Admission: how many requests are worked on, and how many may wait for that.
+
+What is over the two limits is refused at once, so that an overload shortens the queue and not the
+goodput: a client that hears 429 early can go elsewhere.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from gateway.errors import Draining, Overloaded
+
+
+class Admission:
+    """A bounded door. `working` of `capacity` are inside, `waiting` of `queue` in front of it."""
+
+    def __init__(self, capacity: int, queue: int) -> None:
+        self.capacity = capacity
+        self.queue = queue
+        self.working = 0
+        self.waiting = 0
+        self.draining = False
+        self._places = asyncio.Semaphore(capacity)
+
+    @contextlib.asynccontextmanager
+    async def admit(self) -> AsyncIterator[None]:
+        """
+        Hold a place while the block runs; waits for one if need be.
+
+        Raises:
+            Overloaded: The queue is full. Raised at once.
+            Draining: The server is stopping.
+        """
+        if self.draining:
+            raise Draining("The server is stopping.")
+        if self._places.locked() and self.waiting >= self.queue:
+            raise Overloaded(
+                f"{self.working} requests are being worked on and {self.waiting} are waiting."
+            )
+        self.waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self.waiting -= 1
+        self.working += 1
+        try:
+            yield
+        finally:
+            self.working -= 1
+            self._places.release()

@@ -1,0 +1,111 @@
+"""
+Turn the bytes of an image into the pixels that a version expects.
+
+The raw preprocessing (the original contract): the first frame as Pillow decodes it, EXIF
+orientation not applied, a fourth channel cut off and not blended, no scaling, no resize. What the
+original could not take (greyscale with or without alpha, palette, 1-bit, 16-bit, CMYK) is converted
+to RGB first. Nothing here talks to Triton or the database, so that it runs in a worker thread
+without locks.
+
+Source: Pillow, Concepts (modes) and Image file formats.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from gateway.errors import ImageInvalid, ImageTooLarge, ImageTruncated
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is decoded. An allow-list: Pillow knows many more, some of which run other programs."""
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8, C-contiguous, shape [H, W, 3], 0-255, in the order R, G, B."""
+
+# The limit is ours, by pixels of the header, before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+_CONVERTED_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "CMYK"})
+_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """Largest accepted area, in pixels."""
+
+    pixels: int
+
+
+def decode_image(encoded: bytes, limits: ImageLimits) -> Pixels:
+    """
+    Decode one JPEG, PNG, WebP, BMP, GIF or TIFF.
+
+    Args:
+        encoded: The file's bytes.
+        limits: Largest accepted area.
+
+    Returns:
+        uint8, C-contiguous, shape [H, W, 3], 0-255.
+
+    Raises:
+        ImageTooLarge: The header declares more pixels than `limits.pixels`; nothing was decoded.
+        ImageTruncated: The file ends early.
+        ImageInvalid: Not an image of an accepted format, or a damaged one.
+    """
+    if not encoded:
+        raise ImageInvalid("The image is empty.")
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata; the pixels are what counts.
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                _check_area(image, limits)
+                image.load()
+                return _to_rgb(image)
+        except UnidentifiedImageError:
+            raise ImageInvalid(
+                f"Not an image of an accepted format ({', '.join(FORMATS)})."
+            ) from None
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+            raise _damaged(error) from error
+
+
+def _check_area(image: Image.Image, limits: ImageLimits) -> None:
+    pixels = image.width * image.height
+    if pixels > limits.pixels:
+        raise ImageTooLarge(
+            f"The image has {image.width}x{image.height} = {pixels} pixels; "
+            f"at most {limits.pixels} are accepted."
+        )
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode in _SIXTEEN_BIT_MODES:
+        return _from_sixteen_bit(image)
+    if image.mode in _CONVERTED_MODES:
+        image = image.convert("RGB")
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.dtype != np.uint8 or pixels.shape[2] < 3:
+        raise ImageInvalid(f"Images of Pillow's mode {image.mode} are not accepted.")
+    return np.ascontiguousarray(pixels[:, :, :3])
+
+
+def _from_sixteen_bit(image: Image.Image) -> Pixels:
+    """Scale 16-bit grey to 8-bit, rounded to the nearest, and repeat it for R, G and B."""
+    grey = np.asarray(image)
+    if grey.min() < 0 or grey.max() > 0xFFFF:
+        raise ImageInvalid("Greyscale of more than 16 bits is not accepted.")
+    scaled = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(scaled[:, :, np.newaxis], 3, axis=2)
+
+
+def _damaged(error: Exception) -> ImageInvalid:
+    # Pillow has no class of its own for a file that ends early; its words are stable.
+    words = str(error).lower()
+    if isinstance(error, EOFError) or "truncated" in words or "unexpected end" in words:
+        return ImageTruncated("The image ends early; it is not padded.")
+    return ImageInvalid("The image is damaged and cannot be decoded.")

@@ -1,0 +1,184 @@
+"""
+The whole story of a request, from a name and an encoded image to a category.
+
+    resolve the version → admit → decode in a thread → infer on a replica → name the category
+
+Nothing on this path touches disk or database: the catalog is a snapshot in memory.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.errors import (
+    DeadlineExceeded,
+    ImageMismatch,
+    InferenceFailed,
+    ModelNotLoaded,
+    ModelQuarantined,
+    Overloaded,
+    TritonUnavailable,
+)
+from gateway.inference.admission import Admission
+from gateway.inference.classification import category
+from gateway.inference.images import ImageLimits, decode_image
+from gateway.inference.tensors import to_tensor
+from gateway.registry.versions import Catalog, ModelVersion
+from gateway.triton.client import (
+    StubLost,
+    TritonError,
+    TritonFailed,
+    TritonNotReady,
+    TritonQueueFull,
+    TritonRejected,
+    TritonUnreachable,
+)
+from gateway.triton.replicas import ReplicaSet
+
+
+@dataclass(slots=True)
+class Stages:
+    """How long each stage of a request took, in seconds."""
+
+    queue_s: float = 0.0
+    decode_s: float = 0.0
+    infer_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run answers: the category, the version that said so, and how long it took."""
+
+    category: str
+    version: int
+    stages: Stages
+
+
+class Runner:
+    """Answers `run`. Lives as long as the app."""
+
+    def __init__(
+        self,
+        catalog: Callable[[], Catalog],
+        replicas: ReplicaSet,
+        admission: Admission,
+        *,
+        limits: ImageLimits,
+        decode_threads: int,
+        timeout_s: float,
+        loading: Set[tuple[str, int]],
+    ) -> None:
+        self._catalog = catalog
+        self._replicas = replicas
+        self._admission = admission
+        self._limits = limits
+        self._timeout_s = timeout_s
+        self._threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        # Versions whose first load has not come to an end here yet: still "not loaded" to callers.
+        self._loading = loading
+
+    def close(self) -> None:
+        """End the decoding threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def run(
+        self,
+        name: str,
+        encoded: bytes,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        request_id: str,
+    ) -> Answer:
+        """
+        Classify one image.
+
+        Args:
+            name: The model.
+            encoded: The image file's bytes.
+            version, alias: What the caller pinned, if anything.
+            request_id: Travels along into Triton.
+
+        Raises:
+            ModelNotLoaded, VersionNotFound, AliasNotFound: Nothing to ask.
+            ImageInvalid, ImageTooLarge, ImageMismatch, PreprocessingRequired: The image is at
+            fault. Overloaded, TritonUnavailable, ModelQuarantined, DeadlineExceeded: Not now.
+            InferenceFailed, ModelOutputInvalid: The model is at fault.
+        """
+        chosen = self._choose(name, version, alias)
+        stages, arrived_s = Stages(), time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout_s), self._admission.admit():
+                stages.queue_s = time.perf_counter() - arrived_s
+                tensor = await self._decode(encoded, chosen, stages)
+                scores = await self._infer(chosen, tensor, request_id, stages)
+        except TimeoutError:
+            raise DeadlineExceeded(f"No answer within {self._timeout_s:g} s.") from None
+        return Answer(category(scores), chosen.version, stages)
+
+    def _choose(self, name: str, version: int | None, alias: str | None) -> ModelVersion:
+        catalog = self._catalog()
+        chosen = catalog.resolve(name, version=version, alias=alias)
+        served = (name, chosen.version)
+        if self._replicas.serving(served):
+            return chosen
+        if served in self._loading:
+            raise ModelNotLoaded(name)
+        if chosen.version in catalog.models[name].quarantined:
+            raise ModelQuarantined(
+                f"Version {chosen.version} of {name} is in quarantine: it killed its process "
+                "several times in a row. Load it again to try once more."
+            )
+        raise TritonUnavailable(f"Version {chosen.version} of {name} is not ready right now.")
+
+    async def _decode(
+        self, encoded: bytes, chosen: ModelVersion, stages: Stages
+    ) -> npt.NDArray[np.generic]:
+        began_s = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        tensor = await loop.run_in_executor(self._threads, self._to_tensor, encoded, chosen)
+        stages.decode_s = time.perf_counter() - began_s
+        return tensor
+
+    def _to_tensor(self, encoded: bytes, chosen: ModelVersion) -> npt.NDArray[np.generic]:
+        return to_tensor(decode_image(encoded, self._limits), chosen.signature.inputs[0])
+
+    async def _infer(
+        self,
+        chosen: ModelVersion,
+        tensor: npt.NDArray[np.generic],
+        request_id: str,
+        stages: Stages,
+    ) -> npt.NDArray[np.generic]:
+        began_s = time.perf_counter()
+        wanted = chosen.signature.inputs[0]
+        try:
+            return await self._replicas.infer(
+                (chosen.model, chosen.version),
+                input_name=wanted.name,
+                input_dtype=wanted.dtype,
+                tensor=tensor,
+                output_name=chosen.signature.outputs[0].name,
+                request_id=request_id,
+            )
+        except TritonQueueFull as error:
+            raise Overloaded(f"The queue of model {chosen.model} is full.") from error
+        except TritonRejected as error:
+            raise ImageMismatch(
+                f"Model {chosen.model} does not take an input of shape {list(tensor.shape)}."
+            ) from error
+        except (TritonUnreachable, TritonNotReady, StubLost) as error:
+            raise TritonUnavailable(
+                f"Version {chosen.version} of {chosen.model} is not ready right now."
+            ) from error
+        except (TritonFailed, TritonError) as error:
+            raise InferenceFailed(
+                f"Model {chosen.model} failed on an input of shape {list(tensor.shape)}."
+            ) from error
+        finally:
+            stages.infer_s = time.perf_counter() - began_s

@@ -1,0 +1,151 @@
+"""
+Load and unload: change what should be, then wait until it is, on every replica.
+
+`load` writes the desired state first, so that a crash right after the answer loses nothing, and
+takes it back if a replica cannot load the version: what served before still serves. Loads and
+unloads of one model happen one after the other in this gateway; two gateways meet in the store, and
+the reconciler of each ends at the same state.
+"""
+
+import asyncio
+from collections import defaultdict
+
+from gateway.errors import (
+    DeadlineExceeded,
+    LoadFailed,
+    ModelNotLoaded,
+    SignatureConflict,
+    TritonUnavailable,
+)
+from gateway.registry.registry import Registry
+from gateway.registry.versions import Model, ModelVersion
+from gateway.triton.reconciler import Reconciler
+from gateway.triton.replicas import Replica, ReplicaSet, Served
+
+
+class Lifecycle:
+    """Loads and unloads models. `loading` names the versions whose first load is under way here."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        replicas: ReplicaSet,
+        reconciler: Reconciler,
+        *,
+        timeout_s: float,
+    ) -> None:
+        self.loading: set[Served] = set()
+        self._registry = registry
+        self._replicas = replicas
+        self._reconciler = reconciler
+        self._timeout_s = timeout_s
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def load(self, name: str, version: int | None = None, *, actor: str) -> ModelVersion:
+        """
+        Load the champion of a model, or one version of it, on every replica.
+
+        Returns:
+            The version that is loaded now.
+
+        Raises:
+            ModelNotFound, VersionNotFound: There is no such thing.
+            SignatureConflict: Another version with other inputs or outputs is loaded.
+            LoadFailed: A replica could not load it; the desired state is as it was.
+            TritonUnavailable, DeadlineExceeded: No replica could be asked in time; likewise.
+            StoreUnavailable: The wish cannot be recorded.
+        """
+        async with self._locks[name]:
+            model = (await self._registry.refresh()).model(name)
+            target = model.version(version) if version is not None else model.champion
+            number, served = target.version, (name, target.version)
+            _check_side_by_side(model, target)
+            fresh = number not in model.desired
+            self._reconciler.forgive(name, number)
+            try:
+                if fresh:
+                    self.loading.add(served)
+                if fresh or number in model.quarantined:
+                    await self._registry.store.set_desired(name, add={number}, actor=actor)
+                    await self._registry.refresh()
+                await self._until_ready(served)
+            except BaseException:
+                if fresh:
+                    await self._withdraw(served, actor=actor)
+                raise
+            finally:
+                self.loading.discard(served)
+            return target
+
+    async def unload(self, name: str, version: int | None = None, *, actor: str) -> None:
+        """
+        Unload every loaded version of a model, or one. Requests in flight finish.
+
+        Raises:
+            ModelNotLoaded: Nothing of it is loaded, or the name is unknown.
+            VersionNotFound: There is no such version.
+            StoreUnavailable: The wish cannot be recorded.
+        """
+        async with self._locks[name]:
+            model = (await self._registry.refresh()).models.get(name)
+            if model is None:
+                raise ModelNotLoaded(name)
+            versions = model.desired if version is None else {model.version(version).version}
+            if not versions or not versions <= model.desired:
+                raise ModelNotLoaded(name)
+            await self._registry.store.set_desired(name, remove=versions, actor=actor)
+            await self._registry.refresh()
+            await self._settle(name)
+
+    async def _withdraw(self, served: Served, *, actor: str) -> None:
+        """Take a wish back that could not be fulfilled."""
+        name, number = served
+        await self._registry.store.set_desired(name, remove={number}, actor=actor)
+        await self._registry.refresh()
+        await self._settle(name)
+
+    async def _settle(self, name: str) -> None:
+        """Bring one model to the desired state on every replica that can be reached."""
+        live = self._replicas.live()
+        await asyncio.gather(*(self._reconciler.reconcile_model(r, name) for r in live))
+
+    async def _until_ready(self, served: Served) -> None:
+        """Wait until every live replica, and at least one, has a version ready."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while True:
+                    await self._settle(served[0])
+                    live = self._replicas.live()
+                    self._raise_failure(served)
+                    if live and all(served in replica.ready for replica in live):
+                        return
+                    await self._replica_change(live)
+        except TimeoutError:
+            if not self._replicas.live():
+                raise TritonUnavailable("No replica can be reached right now.") from None
+            raise DeadlineExceeded(
+                f"Version {served[1]} of {served[0]} was not ready within {self._timeout_s:g} s."
+            ) from None
+
+    async def _replica_change(self, seen: list[Replica]) -> None:
+        async with self._replicas.changed:
+            await self._replicas.changed.wait_for(lambda: self._replicas.live() != seen)
+
+    def _raise_failure(self, served: Served) -> None:
+        for replica in self._replicas.live():
+            failure = self._reconciler.failure(replica, *served)
+            if failure is not None and served not in replica.ready:
+                raise LoadFailed(
+                    f"Version {served[1]} of {served[0]} could not be loaded: {failure.reason}"
+                )
+
+
+def _check_side_by_side(model: Model, target: ModelVersion) -> None:
+    """Versions of one model share one config in Triton, so that their tensors must be the same."""
+    for number in model.desired - {target.version}:
+        other = model.versions[number]
+        if not target.signature.same_tensors(other.signature):
+            raise SignatureConflict(
+                f"Version {number} of {model.name} is loaded and has other inputs or outputs than "
+                f"version {target.version}: unload it first."
+            )

@@ -1,0 +1,64 @@
+"""
+The registry: holds the current catalog and keeps it current.
+
+A change made through this gateway refreshes at once; a change made by another gateway on the same
+database is seen by polling one number. When the database is away, the last catalog stays in force,
+so that requests go on.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from gateway.errors import StoreUnavailable
+from gateway.registry.versions import Catalog, build_catalog
+from gateway.store.versions import VersionStore
+
+log = structlog.get_logger(__name__)
+
+
+class Registry:
+    """The catalog in force. `catalog` may be read at any time, from the event loop's thread."""
+
+    def __init__(self, store: VersionStore, *, hidden_sources: tuple[str, ...] = ()) -> None:
+        self.catalog = Catalog()
+        self.store = store
+        self._hidden_sources = hidden_sources
+        self._refreshing = asyncio.Lock()
+        self._listeners: list[Callable[[Catalog], None]] = []
+
+    def on_change(self, listener: Callable[[Catalog], None]) -> None:
+        """Call `listener` with each new catalog, right after it came into force."""
+        self._listeners.append(listener)
+
+    async def refresh(self) -> Catalog:
+        """
+        Read the store and swap the catalog if its generation has moved.
+
+        Raises:
+            StoreUnavailable: The database is away; the last catalog stays.
+        """
+        async with self._refreshing:
+            if await self.store.generation() != self.catalog.generation:
+                rows = await self.store.read_all()
+                self.catalog = build_catalog(rows, hidden_sources=self._hidden_sources)
+                for listener in self._listeners:
+                    listener(self.catalog)
+            return self.catalog
+
+    async def follow(self, poll_s: float) -> None:
+        """Refresh for ever, every `poll_s` seconds; says once when the database goes and comes."""
+        reachable = True
+        while True:
+            await asyncio.sleep(poll_s)
+            try:
+                await self.refresh()
+            except StoreUnavailable as error:
+                if reachable:
+                    log.warning("store_unavailable", reason=str(error.__cause__))
+                reachable = False
+            else:
+                if not reachable:
+                    log.info("store_available")
+                reachable = True

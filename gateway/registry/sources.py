@@ -1,0 +1,200 @@
+"""
+Where models come from at start: a flat folder of ONNX files (MODELS_DIR), or what already lies in
+the repository.
+
+With MODELS_DIR the folder is the truth: each NAME.onnx is available as NAME, a changed file becomes
+a new version and takes over, a broken one is reported by name and skipped. The repository is then
+only the place where versions are published. Without it, what lies in the repository and is not
+registered is adopted, so that a gateway with an empty database can be put in front of an existing
+repository.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+from tools.errors import ToolError
+from tools.model_config import ConfigOptions, placement_for_machine
+from tools.names import check_model_name
+from tools.publish import PublishedVersion, next_version, publish_version, read_published
+from watchfiles import awatch
+
+from gateway.errors import GatewayError
+from gateway.registry.lifecycle import Lifecycle
+from gateway.registry.registry import Registry
+from gateway.registry.versions import CHAMPION, Model
+from gateway.store.versions import NewVersion
+from gateway.triton.replicas import ReplicaSet
+
+log = structlog.get_logger(__name__)
+
+FOLDER = "models_dir"
+REPOSITORY = "repository"
+_ACTOR = "gateway"
+
+
+async def adopt_repository(registry: Registry, repository: Path) -> list[str]:
+    """
+    Register every model of a repository that is not registered. Its highest version becomes
+    champion.
+
+    Returns:
+        The names that were adopted.
+    """
+    adopted = []
+    for name, versions in sorted((await asyncio.to_thread(_list_repository, repository)).items()):
+        if name in registry.catalog.models:
+            continue
+        try:
+            for version in versions:
+                published = await asyncio.to_thread(read_published, repository, name, version)
+                aliases = [CHAMPION] if version == versions[-1] else []
+                await registry.store.add_version(
+                    _row(published, REPOSITORY), actor=_ACTOR, aliases=aliases
+                )
+        except (ToolError, IntegrityError) as error:
+            log.warning("model_skipped", model=name, source=REPOSITORY, reason=str(error))
+        else:
+            adopted.append(name)
+            log.info("model_adopted", model=name, versions=versions)
+    await registry.refresh()
+    return adopted
+
+
+class ModelsFolder:
+    """Keeps the registry in step with a flat folder of NAME.onnx files."""
+
+    def __init__(
+        self,
+        folder: Path,
+        repository: Path,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        replicas: ReplicaSet,
+    ) -> None:
+        self._folder = folder
+        self._repository = repository
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._replicas = replicas
+        self._syncing = asyncio.Lock()
+        self._reported: dict[str, str] = {}
+
+    async def sync(self) -> None:
+        """Publish what is new or changed. A file that cannot be published is reported once."""
+        async with self._syncing:
+            for path in await asyncio.to_thread(_list_folder, self._folder):
+                try:
+                    await self._sync_file(path)
+                except (ToolError, GatewayError, OSError, IntegrityError) as error:
+                    self._report(path, str(error))
+                else:
+                    self._reported.pop(path.stem, None)
+
+    async def follow(self) -> None:
+        """Sync whenever the folder changes, for ever."""
+        async for _ in awatch(self._folder, recursive=False):
+            await self.sync()
+
+    async def _sync_file(self, path: Path) -> None:
+        name = check_model_name(path.stem)
+        digest = await asyncio.to_thread(_digest, path)
+        model = self._registry.catalog.models.get(name)
+        known = _versions_with(model, digest)
+        if known:
+            version = known[-1]
+        else:
+            version = await self._publish(path, name)
+        await self._take_over(name, version)
+
+    async def _publish(self, path: Path, name: str) -> int:
+        version = await asyncio.to_thread(next_version, self._repository, name)
+        published = await asyncio.to_thread(
+            publish_version,
+            path,
+            repository=self._repository,
+            name=name,
+            version=version,
+            options=ConfigOptions(placement=placement_for_machine()),
+        )
+        await self._registry.store.add_version(_row(published, FOLDER), actor=_ACTOR)
+        await self._registry.refresh()
+        log.info("model_published", model=name, version=version, source=FOLDER)
+        return version
+
+    async def _take_over(self, name: str, version: int) -> None:
+        """Make the folder's version the champion, loaded first if the champion is loaded."""
+        model = self._registry.catalog.models.get(name)
+        if model is None or model.champion.version == version:
+            return
+        previous = model.champion
+        if previous.source not in {FOLDER, REPOSITORY}:
+            # Somebody registered or promoted another version since: that decision stands.
+            return
+        swap = previous.version in model.desired
+        same_tensors = model.versions[version].signature.same_tensors(previous.signature)
+        if swap and same_tensors and self._replicas.live():
+            await self._lifecycle.load(name, version, actor=_ACTOR)
+        await self._registry.store.replace_champion(name, version, swap_desired=swap, actor=_ACTOR)
+        await self._registry.refresh()
+
+    def _report(self, path: Path, reason: str) -> None:
+        if self._reported.get(path.stem) != reason:
+            self._reported[path.stem] = reason
+            log.warning("model_skipped", model=path.stem, source=FOLDER, reason=reason)
+
+
+def _versions_with(model: Model | None, source_digest: str) -> list[int]:
+    if model is None:
+        return []
+    return sorted(v.version for v in model.versions.values() if v.source_digest == source_digest)
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.onnx") if path.is_file())
+
+
+def _list_repository(repository: Path) -> dict[str, list[int]]:
+    """Find the directories that hold numbered versions with a model.onnx in them."""
+    found: dict[str, list[int]] = {}
+    if not repository.is_dir():
+        return found
+    for directory in repository.iterdir():
+        if directory.name.startswith(".") or not directory.is_dir():
+            continue
+        versions = _numbered(directory.iterdir())
+        if versions:
+            found[directory.name] = versions
+    return found
+
+
+def _numbered(directories: Iterable[Path]) -> list[int]:
+    return sorted(
+        int(path.name)
+        for path in directories
+        if path.name.isdecimal()
+        and not path.name.startswith("0")
+        and (path / "model.onnx").is_file()
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _row(published: PublishedVersion, source: str) -> NewVersion:
+    return NewVersion(
+        model=published.name,
+        version=published.version,
+        digest=published.digest,
+        source_digest=published.source_digest,
+        size_bytes=published.size_bytes,
+        signature=published.signature.to_json(),
+        config=published.config_text,
+        changes=published.changes,
+        source=source,
+    )

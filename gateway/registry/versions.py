@@ -1,0 +1,158 @@
+"""
+What is registered, as one immutable snapshot that the path of a request reads without waiting.
+
+`Catalog` is rebuilt from the store whenever the store's generation has moved and swapped in one
+assignment; a request that began with the old one finishes with it. Nothing here does I/O.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from tools.onnx_signature import ModelSignature
+
+from gateway.errors import AliasNotFound, ModelNotFound, ModelNotLoaded, VersionNotFound
+from gateway.store.versions import RegistryRows
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One published version: what it takes and answers, and the config it is loaded with."""
+
+    model: str
+    version: int
+    digest: str
+    source_digest: str
+    size_bytes: int
+    signature: ModelSignature
+    config: str
+    changes: tuple[str, ...]
+    source: str
+    created_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model: its versions, its aliases, what of it should be loaded and what may not be."""
+
+    name: str
+    source: str
+    versions: Mapping[int, ModelVersion]
+    aliases: Mapping[str, int]
+    desired: frozenset[int]
+    quarantined: Mapping[int, str]
+
+    def version(self, number: int) -> ModelVersion:
+        """
+        Return one version.
+
+        Raises:
+            VersionNotFound: The model has no such version.
+        """
+        try:
+            return self.versions[number]
+        except KeyError:
+            raise VersionNotFound(self.name, number) from None
+
+    def aliased(self, alias: str) -> ModelVersion:
+        """
+        Return the version that an alias names.
+
+        Raises:
+            AliasNotFound: The model has no such alias.
+        """
+        try:
+            return self.versions[self.aliases[alias]]
+        except KeyError:
+            raise AliasNotFound(self.name, alias) from None
+
+    @property
+    def champion(self) -> ModelVersion:
+        """The version that answers calls which pin nothing."""
+        return self.aliased(CHAMPION)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Every model, as of one generation of the store."""
+
+    generation: int = -1
+    models: Mapping[str, Model] = field(default_factory=lambda: MappingProxyType({}))
+
+    def names(self) -> list[str]:
+        """List every model's name, sorted."""
+        return sorted(self.models)
+
+    def model(self, name: str) -> Model:
+        """
+        Return one model.
+
+        Raises:
+            ModelNotFound: No model has that name.
+        """
+        try:
+            return self.models[name]
+        except KeyError:
+            raise ModelNotFound(name) from None
+
+    def resolve(
+        self, name: str, *, version: int | None = None, alias: str | None = None
+    ) -> ModelVersion:
+        """
+        Choose the version that a `run` asks for: the pinned one, else the alias's, else the
+        champion. An unknown name is "not loaded", as it always was.
+
+        Raises:
+            ModelNotLoaded: The name is unknown, or the version is not among those to be loaded.
+            VersionNotFound: The pinned version does not exist.
+            AliasNotFound: The alias does not exist.
+        """
+        model = self.models.get(name)
+        if model is None or not model.desired:
+            if model is not None and version is not None:
+                model.version(version)
+            raise ModelNotLoaded(name)
+        chosen = model.version(version) if version is not None else model.aliased(alias or CHAMPION)
+        if chosen.version not in model.desired:
+            raise ModelNotLoaded(name)
+        return chosen
+
+
+def build_catalog(rows: RegistryRows, *, hidden_sources: Iterable[str] = ()) -> Catalog:
+    """Turn the store's rows into a snapshot; models of a hidden source are left out."""
+    hidden = frozenset(hidden_sources)
+    models: dict[str, Model] = {}
+    for row in rows.models:
+        if row.source in hidden:
+            continue
+        versions = {
+            version.version: ModelVersion(
+                model=version.model,
+                version=version.version,
+                digest=version.digest,
+                source_digest=version.source_digest,
+                size_bytes=version.size_bytes,
+                signature=ModelSignature.from_json(version.signature),
+                config=version.config,
+                changes=tuple(version.changes),
+                source=version.source,
+                created_at_s=version.created_at_s,
+            )
+            for version in rows.versions
+            if version.model == row.name
+        }
+        models[row.name] = Model(
+            name=row.name,
+            source=row.source,
+            versions=MappingProxyType(versions),
+            aliases=MappingProxyType(
+                {a.alias: a.version for a in rows.aliases if a.model == row.name}
+            ),
+            desired=frozenset(d.version for d in rows.desired if d.model == row.name),
+            quarantined=MappingProxyType(
+                {q.version: q.reason for q in rows.quarantine if q.model == row.name}
+            ),
+        )
+    return Catalog(generation=rows.generation, models=MappingProxyType(models))

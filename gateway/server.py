@@ -1,0 +1,108 @@
+"""
+The HTTP server: uvicorn, bound to our socket and our signals.
+
+The socket is bound before anything is opened, so that a taken port is one clear line and not a
+Triton that was started for nothing. SIGTERM and SIGINT end it in order: readiness falls at once,
+admitted requests finish within the grace period, and the exit code is 0.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from gateway.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class PortTaken(Exception):
+    """The gateway's own port is in use."""
+
+
+def bind(settings: Settings) -> socket.socket:
+    """
+    Bind the gateway's address.
+
+    Raises:
+        PortTaken: Somebody listens there; the text says how to choose another port.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise PortTaken(
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+            "Choose another port, for example PORT=3001."
+        ) from error
+    listener.set_inheritable(False)
+    return listener
+
+
+async def serve(
+    app: FastAPI, settings: Settings, listener: socket.socket, *, on_started: Callable[[], None]
+) -> bool:
+    """
+    Serve until SIGTERM or SIGINT.
+
+    Args:
+        app: The app to serve.
+        settings: For the grace period.
+        listener: A bound socket.
+        on_started: Called once the app answers.
+
+    Returns:
+        Whether the app started at all.
+    """
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="uvloop",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+        timeout_keep_alive=75,
+    )
+    server = _Server(config)
+    # `serve` would install handlers that raise the signal again at the end; ours only ask to stop.
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        services = getattr(app.state, "services", None)
+        if services is not None:
+            services.admission.draining = True
+        # A second signal does not wait for requests.
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    server.on_started = on_started
+    await server.serve(sockets=[listener])
+    return server.started
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers, which end the process by the signal itself."""
+
+    on_started: Callable[[], None]
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.on_started()

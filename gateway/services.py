@@ -1,0 +1,288 @@
+"""
+What lives as long as the app: opened in order, closed in reverse. Only this module and `app.py`
+wire.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from tools.repository_writer import sweep_staging
+
+from gateway.errors import StoreUnavailable
+from gateway.inference.admission import Admission
+from gateway.inference.images import ImageLimits
+from gateway.inference.run import Runner
+from gateway.inference.tensors import probe_tensor
+from gateway.registry.lifecycle import Lifecycle
+from gateway.registry.registry import Registry
+from gateway.registry.sources import REPOSITORY, ModelsFolder, adopt_repository
+from gateway.registry.versions import Catalog
+from gateway.settings import Settings
+from gateway.store.database import Database, open_database
+from gateway.store.versions import VersionStore
+from gateway.triton.discovery import Discovery, parse_triton_url
+from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
+from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.monitor import Monitor, Probe
+from gateway.triton.reconciler import DesiredModel, Reconciler
+from gateway.triton.replicas import Replica, ReplicaSet, Served
+from tools import model_config
+
+log = structlog.get_logger(__name__)
+
+_DATABASE_CHECK_S = 1.0
+DEMO_MODEL = "digits"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The outcome of one health check."""
+
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The open services of one gateway."""
+
+    settings: Settings
+    database: Database
+    registry: Registry
+    replicas: ReplicaSet
+    reconciler: Reconciler
+    lifecycle: Lifecycle
+    admission: Admission
+    runner: Runner
+    models_folder: ModelsFolder | None
+
+    async def ready(self) -> dict[str, Check]:
+        """Check that a request would be answered: not stopping, a replica, the database."""
+        live, known = len(self.replicas.live()), len(self.replicas.replicas)
+        return {
+            "accepting": Check(
+                not self.admission.draining, "draining" if self.admission.draining else "accepting"
+            ),
+            "replicas": Check(live > 0, f"{live} of {known} can be reached"),
+            "database": await self._database_check(),
+        }
+
+    def started(self) -> dict[str, Check]:
+        """Check that every version that should be loaded is ready, or has been given up for now."""
+        missing = [
+            f"{name}/{version}"
+            for name, model in self.registry.catalog.models.items()
+            for version in model.desired - model.quarantined.keys()
+            for replica in self.replicas.live()
+            if (name, version) not in replica.ready
+            and self.reconciler.failure(replica, name, version) is None
+        ]
+        live = len(self.replicas.live())
+        return {
+            "replicas": Check(live > 0, f"{live} can be reached"),
+            "loads": Check(not missing, "waiting for " + ", ".join(missing) if missing else "done"),
+        }
+
+    async def _database_check(self) -> Check:
+        try:
+            async with asyncio.timeout(_DATABASE_CHECK_S):
+                await self.registry.store.generation()
+        except (StoreUnavailable, TimeoutError):
+            return Check(ok=False, detail="cannot be reached")
+        return Check(ok=True, detail="answers")
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: Settings, *, demo: bool = False) -> AsyncIterator[Services]:
+    """
+    Open everything; close it in reverse when the block ends.
+
+    Args:
+        settings: The settings of this process.
+        demo: Load the demo model if this gateway has never had a model.
+
+    Raises:
+        StoreUnavailable: The database cannot be opened.
+        EmbeddedError: The embedded Triton cannot run here; the text says how to mend it.
+        TritonUrlInvalid: TRITON_URLS cannot be read.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        urls = [parse_triton_url(text) for text in settings.triton_urls]
+        repository = settings.model_repository.resolve()
+        repository.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+
+        database = await open_database(settings.resolved_database_url)
+        stack.push_async_callback(database.close)
+        # With a folder of models, the folder is what is served; the repository only holds the
+        # copies.
+        hidden = (REPOSITORY,) if settings.models_dir else ()
+        registry = Registry(VersionStore(database), hidden_sources=hidden)
+        await registry.refresh()
+
+        replicas = ReplicaSet()
+        stack.push_async_callback(replicas.close)
+        desired = _DesiredState(registry)
+        reconciler = Reconciler(desired.models, load_timeout_s=settings.load_timeout_s)
+
+        async def quarantine(served: Served, reason: str) -> None:
+            await registry.store.quarantine(*served, reason)
+            await registry.refresh()
+
+        monitor = Monitor(
+            replicas,
+            reconciler,
+            probes=desired.probes,
+            quarantine=quarantine,
+            poll_s=settings.replica_poll_s,
+            probe_interval_s=settings.probe_interval_s,
+        )
+        lifecycle = Lifecycle(registry, replicas, reconciler, timeout_s=settings.load_timeout_s)
+        models_folder = None
+        await asyncio.to_thread(sweep_staging, repository)
+        if settings.models_dir is not None:
+            models_folder = ModelsFolder(
+                settings.models_dir, repository, registry, lifecycle, replicas
+            )
+            await models_folder.sync()
+        else:
+            await _adopt(registry, settings, demo=demo)
+
+        stack.push_async_callback(monitor.stop)
+        if urls:
+            discovery = Discovery(urls, monitor, settings.triton_admin_key)
+            await discovery.refresh()
+            _background(stack, discovery.follow())
+        else:
+            await _start_embedded(stack, settings, monitor)
+
+        admission = Admission(settings.max_concurrent_runs, settings.max_waiting_runs)
+        runner = Runner(
+            lambda: registry.catalog,
+            replicas,
+            admission,
+            limits=ImageLimits(pixels=settings.max_image_pixels),
+            decode_threads=settings.decode_threads,
+            timeout_s=settings.request_timeout_s,
+            loading=lifecycle.loading,
+        )
+        stack.callback(runner.close)
+        _background(stack, registry.follow(settings.catalog_poll_s))
+        if models_folder is not None:
+            _background(stack, models_folder.follow())
+        yield Services(
+            settings=settings,
+            database=database,
+            registry=registry,
+            replicas=replicas,
+            reconciler=reconciler,
+            lifecycle=lifecycle,
+            admission=admission,
+            runner=runner,
+            models_folder=models_folder,
+        )
+
+
+async def _adopt(registry: Registry, settings: Settings, *, demo: bool) -> None:
+    first_start = not registry.catalog.models
+    adopted = await adopt_repository(registry, settings.model_repository.resolve())
+    if demo and first_start and DEMO_MODEL in adopted:
+        champion = registry.catalog.model(DEMO_MODEL).champion.version
+        await registry.store.set_desired(DEMO_MODEL, add={champion}, actor="gateway")
+        await registry.refresh()
+
+
+async def _start_embedded(
+    stack: contextlib.AsyncExitStack, settings: Settings, monitor: Monitor
+) -> None:
+    listener = _EmbeddedReplica(monitor)
+    triton = EmbeddedTriton(
+        EmbeddedOptions(
+            data_dir=settings.data_dir.resolve(),
+            model_repository=settings.model_repository.resolve(),
+        ),
+        listener,
+    )
+    stack.push_async_callback(triton.stop)
+    listener.attach(await triton.start())
+    # Triton's stop waits for open HTTP connections: close ours first.
+    stack.push_async_callback(listener.close)
+
+
+class _EmbeddedReplica:
+    """The embedded Triton as the one replica of a monitor: hands the supervisor's news on."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._replica: Replica | None = None
+
+    def attach(self, endpoint: TritonEndpoint) -> None:
+        self._replica = Replica("embedded", endpoint)
+        self._monitor.watch(self._replica)
+
+    async def close(self) -> None:
+        if self._replica is not None:
+            await self._monitor.forget(self._replica)
+
+    async def came_up(self, endpoint: TritonEndpoint) -> None:
+        if self._replica is not None:
+            await self._monitor.came_up(self._replica, endpoint)
+
+    async def went_down(self, reason: str) -> None:
+        if self._replica is not None:
+            self._monitor.went_down(self._replica, reason)
+
+    async def stub_lost(self, model: str, version: int, detail: str) -> None:
+        if self._replica is not None:
+            self._monitor.stub_lost(self._replica, (model, version), detail)
+
+
+class _DesiredState:
+    """What the catalog says should be loaded, in the reconciler's terms."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._models: Mapping[str, DesiredModel] = {}
+        self._probes: Mapping[Served, Probe] = {}
+        self._take(registry.catalog)
+        registry.on_change(self._take)
+
+    def models(self) -> Mapping[str, DesiredModel]:
+        return self._models
+
+    def probes(self) -> Mapping[Served, Probe]:
+        return self._probes
+
+    def _take(self, catalog: Catalog) -> None:
+        models, probes = {}, {}
+        for model in catalog.models.values():
+            versions = model.desired - model.quarantined.keys()
+            newest = model.versions[max(versions or model.versions)]
+            config = model_config.to_json(model_config.parse(newest.config))
+            models[model.name] = DesiredModel(model.name, config, versions)
+            for number in versions:
+                signature = model.versions[number].signature
+                given = signature.inputs[0]
+                probes[model.name, number] = Probe(
+                    given.name, given.dtype, probe_tensor(given), signature.outputs[0].name
+                )
+        self._models, self._probes = models, probes
+
+
+def _background(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until the stack closes; if it ends by itself, that is a fault and is logged."""
+    task = asyncio.create_task(work)
+
+    def ended(done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.error("background_task_failed", exc_info=error)
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    task.add_done_callback(ended)
+    stack.push_async_callback(stop)

@@ -1,0 +1,106 @@
+"""
+Every setting, in one place. Each is an environment variable of the field's name in capitals
+(`PORT`, `DATA_DIR`, …), or a line of a `.env` file. `docs/settings.md` is generated from here and a
+test holds the two together.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+class Settings(BaseSettings):
+    """The settings of one gateway process. Read once, at start; never changed afterwards."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. 0.0.0.0 opens it to the network."
+    )
+    port: int = Field(3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    models_dir: Path | None = Field(
+        None, description="A flat folder of NAME.onnx files; each is available at once as NAME."
+    )
+    data_dir: Path = Field(
+        Path("var"), description="State of this gateway: database, logs, run files."
+    )
+    model_repository: Path = Field(
+        Path("model_repository"),
+        description="Triton's model repository, where versions are published.",
+    )
+    database_url: str | None = Field(
+        None,
+        description="SQLAlchemy URL, sqlite:///… or postgresql://…. Default: SQLite in DATA_DIR.",
+    )
+    triton_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description=(
+            "Comma-separated Triton replicas, http://host:8000[?grpc_port=8001&metrics_port=8002]; "
+            "dns+http://… uses every address of the name. Empty: an embedded Triton is started."
+        ),
+    )
+    triton_admin_key: str | None = Field(
+        None, description="Value of the header `admin-key` that remote replicas ask for, if any."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: readable on a terminal, JSON lines elsewhere."
+    )
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, gt=0, description="Largest body of a JSON request, in bytes."
+    )
+    max_image_pixels: int = Field(
+        25_000_000, gt=0, description="Largest image (width × height); checked before decoding."
+    )
+    decode_threads: int = Field(
+        default_factory=_cores, gt=0, description="Threads that decode images. Default: the cores."
+    )
+    max_concurrent_runs: int = Field(
+        default_factory=lambda: 8 * _cores(),
+        gt=0,
+        description="Requests of `run` worked on at once. Default: eight for each core.",
+    )
+    max_waiting_runs: int = Field(
+        256, ge=0, description="Requests of `run` that may wait for a place; the next gets 429."
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="Total deadline of one `run`, waiting included, in seconds."
+    )
+    load_timeout_s: float = Field(
+        120.0, gt=0, description="How long `load` and `unload` wait for every replica, in seconds."
+    )
+    replica_poll_s: float = Field(
+        0.5, gt=0, description="How often each replica's index is read, in seconds."
+    )
+    probe_interval_s: float = Field(
+        5.0,
+        gt=0,
+        description="A version that answered nothing for so long is probed by a real inference.",
+    )
+    catalog_poll_s: float = Field(
+        0.1, gt=0, description="How often the database is asked for changes of other gateways."
+    )
+    shutdown_grace_s: float = Field(
+        30.0, gt=0, description="How long admitted requests may go on after SIGTERM, in seconds."
+    )
+
+    @field_validator("triton_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The URL of the database: what was set, else SQLite in `data_dir`."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve()}/gateway.db"

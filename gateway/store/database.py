@@ -1,0 +1,157 @@
+"""
+The database: SQLite by default, PostgreSQL by URL. Reads share a pool; writes go one at a time.
+
+SQLite runs with WAL and synchronous=FULL, so that a commit survives a power cut, and every write
+begins IMMEDIATE, so that two writers wait for each other instead of failing half way.
+
+Errors of the driver leave this package as `StoreUnavailable`; a broken constraint stays an
+`IntegrityError`, because only the caller knows what it means.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import event, make_url
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from gateway.errors import StoreUnavailable
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_TIMEOUT_S = 5.0
+# Any constant that no other application of the same server uses as an advisory lock.
+_MIGRATION_LOCK = 0x6F6E_6E78
+
+
+class Database:
+    """An open database. Make it with `open_database`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._write_engine = engine.execution_options(sqlite_begin="IMMEDIATE")
+        self._writing = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """
+        A session that only reads.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        with _driver_errors():
+            async with AsyncSession(self._engine, expire_on_commit=False) as session:
+                yield session
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """
+        A transaction: committed at the end of the block, rolled back by an exception.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached, or stayed locked.
+            IntegrityError: A constraint was broken (somebody else was first).
+        """
+        with _driver_errors():
+            async with (
+                self._writing,
+                AsyncSession(self._write_engine, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                yield session
+
+    async def close(self) -> None:
+        """Close every connection. Closing twice is fine."""
+        await self._engine.dispose()
+
+
+async def open_database(url: str) -> Database:
+    """
+    Open a database and bring its tables to the newest schema.
+
+    Args:
+        url: A SQLAlchemy URL of SQLite or PostgreSQL; the driver is chosen here.
+
+    Raises:
+        StoreUnavailable: It cannot be reached or migrated.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = _sqlite_engine(parsed)
+    else:
+        engine = create_async_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True
+        )
+    database = Database(engine)
+    try:
+        with _driver_errors():
+            async with engine.connect() as connection:
+                with _sqlite_migration_lock(parsed):
+                    await connection.run_sync(_migrate)
+                await connection.commit()
+    except BaseException:
+        await database.close()
+        raise
+    return database
+
+
+def _sqlite_engine(url: URL) -> AsyncEngine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"), connect_args={"timeout": _BUSY_TIMEOUT_S}
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # The driver's own BEGIN is switched off; `begin` below says which kind is meant.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        kind = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+        connection.exec_driver_sql(f"BEGIN {kind}")
+
+    return engine
+
+
+def _migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _sqlite_migration_lock(url: URL) -> Iterator[None]:
+    """Two gateways that start at once on one file migrate one after the other."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        yield
+        return
+    with Path(f"{url.database}.migrating").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _driver_errors() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (DBAPIError, PoolTimeout, OSError) as error:
+        raise StoreUnavailable("The database cannot be reached right now.") from error

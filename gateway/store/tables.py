@@ -1,0 +1,113 @@
+"""
+The tables. Rows end in `Row`; times are UTC, in seconds since 1970 (a float means the same on
+SQLite and PostgreSQL); JSON columns hold what is read whole and never searched.
+
+    models ──< versions          what was published, immutable
+       │         ├──< desired    what should be loaded, on every replica
+       │         └──< quarantine what is kept out because it kills its process
+       ├──< aliases              champion, challenger: names that move
+    state                        one row: a generation that grows with every change
+    audit                        who changed what, when, why
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Float, ForeignKeyConstraint, Integer, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Root of the declarative mapping; Alembic compares migrations with its metadata."""
+
+
+class ModelRow(Base):
+    """A model: a name under which versions are published."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    # Two names that differ only in case would be one directory on some file systems.
+    folded_name: Mapped[str] = mapped_column(String(128), unique=True)
+    source: Mapped[str] = mapped_column(String(32))
+    created_at_s: Mapped[float] = mapped_column(Float)
+
+
+class VersionRow(Base):
+    """One published version. Never changed, its number never used again."""
+
+    __tablename__ = "versions"
+    __table_args__ = (ForeignKeyConstraint(["model"], ["models.name"]),)
+
+    model: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(String(80))
+    source_digest: Mapped[str] = mapped_column(String(80), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    signature: Mapped[dict[str, Any]] = mapped_column(JSON)
+    config: Mapped[str] = mapped_column(Text)
+    changes: Mapped[list[str]] = mapped_column(JSON)
+    source: Mapped[str] = mapped_column(String(32))
+    created_at_s: Mapped[float] = mapped_column(Float)
+
+
+class AliasRow(Base):
+    """A name that moves between versions; `generation` makes a move compare-and-swap."""
+
+    __tablename__ = "aliases"
+    __table_args__ = (
+        ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"]),
+    )
+
+    model: Mapped[str] = mapped_column(String(128), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    generation: Mapped[int] = mapped_column(Integer)
+
+
+class DesiredRow(Base):
+    """A version that should be loaded on every replica."""
+
+    __tablename__ = "desired"
+    __table_args__ = (
+        ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"]),
+    )
+
+    model: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    since_s: Mapped[float] = mapped_column(Float)
+
+
+class QuarantineRow(Base):
+    """A version that is kept out until somebody loads it again."""
+
+    __tablename__ = "quarantine"
+    __table_args__ = (
+        ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"]),
+    )
+
+    model: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    reason: Mapped[str] = mapped_column(Text)
+    since_s: Mapped[float] = mapped_column(Float)
+
+
+class StateRow(Base):
+    """One row. Whoever caches the tables compares `generation` to know that they are stale."""
+
+    __tablename__ = "state"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    generation: Mapped[int] = mapped_column(BigInteger)
+
+
+class AuditRow(Base):
+    """One change of state: what, by whom, when, and why."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    at_s: Mapped[float] = mapped_column(Float, index=True)
+    actor: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(128), index=True)
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)

@@ -1,0 +1,226 @@
+"""
+One Triton, spoken to over its two ports: control (load, unload, index) over gRPC, inference over
+HTTP with a pool of connections.
+
+Control never goes over HTTP: there a load blocks the event thread that runs it, and with it every
+keep-alive connection that happens to share the thread.
+
+Source: Triton, Model Repository Extension and V2 inference protocol; tritonclient's aio clients.
+"""
+
+import json
+from dataclasses import dataclass
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc.aio as triton_grpc
+import tritonclient.http.aio as triton_http
+from tritonclient.utils import InferenceServerException
+
+from gateway.triton.endpoint import TritonEndpoint
+
+_POOL_CONNECTIONS = 256
+
+
+class TritonError(Exception):
+    """
+    Triton refused or failed.
+
+    TritonError
+    ├── TritonUnreachable     no answer at all: the process or the way to it is gone
+    ├── TritonNotReady        it answers, but not for this model or version
+    ├── TritonQueueFull       the model's queue is at its limit
+    ├── TritonRejected        it says that the request is wrong (4xx)
+    └── TritonFailed          the model, or Triton, failed (5xx)
+        └── StubLost          the process that runs the model is gone or stuck
+    """
+
+
+class TritonUnreachable(TritonError):
+    """No answer: connection refused, reset, or timed out below the request's deadline."""
+
+
+class TritonNotReady(TritonError):
+    """The model or the version is not ready on this replica."""
+
+
+class TritonQueueFull(TritonError):
+    """The model's queue on this replica is full, or the request waited in it for too long."""
+
+
+class TritonRejected(TritonError):
+    """Triton says that the request is at fault."""
+
+
+class TritonFailed(TritonError):
+    """Execution failed."""
+
+
+class StubLost(TritonFailed):
+    """The backend process of an instance does not answer; Triton does not restart it."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One line of Triton's repository index. `state` is "" for a version that was never loaded."""
+
+    name: str
+    version: int
+    state: str
+    reason: str
+
+
+class TritonClient:
+    """Clients of one endpoint. Opened lazily; bound to the event loop that first uses it."""
+
+    def __init__(self, endpoint: TritonEndpoint) -> None:
+        self.endpoint = endpoint
+        self._grpc = triton_grpc.InferenceServerClient(endpoint.grpc_url)
+        self._http = triton_http.InferenceServerClient(
+            # The caller's deadline rules; the pool's own timeout must never be the shorter one.
+            endpoint.http_url,
+            conn_limit=_POOL_CONNECTIONS,
+            conn_timeout=24 * 3600.0,
+        )
+        self._admin = (
+            {"triton-grpc-protocol-admin-key": endpoint.admin_key} if endpoint.admin_key else {}
+        )
+
+    async def close(self) -> None:
+        """Close both pools. Triton's own stop waits for open HTTP connections, so do this first."""
+        await self._http.close()
+        await self._grpc.close()
+
+    async def index(self, *, timeout_s: float) -> list[IndexEntry]:
+        """
+        Read the repository index. Entries that are no model versions (a staging folder) are left
+        out.
+
+        Raises:
+            TritonUnreachable: No answer within `timeout_s`.
+        """
+        try:
+            answer = await self._grpc.get_model_repository_index(
+                headers=self._admin, client_timeout=timeout_s
+            )
+        except InferenceServerException as error:
+            raise _control_error(error) from error
+        return [
+            IndexEntry(entry.name, int(entry.version), entry.state, entry.reason)
+            for entry in answer.models
+            if entry.version.isdecimal()
+        ]
+
+    async def load(self, name: str, config_json: str, *, timeout_s: float) -> None:
+        """
+        Load a model with this config, whatever its config.pbtxt says. Returns when every version
+        that the config names is ready.
+
+        Raises:
+            TritonFailed: A version could not be loaded; what was ready before still is.
+            TritonUnreachable: No answer within `timeout_s`.
+        """
+        try:
+            await self._grpc.load_model(
+                name, headers=self._admin, config=config_json, client_timeout=timeout_s
+            )
+        except InferenceServerException as error:
+            raise _control_error(error) from error
+
+    async def unload(self, name: str, *, timeout_s: float) -> None:
+        """
+        Unload every version of a model. Returns before they are gone; requests in flight finish.
+
+        Raises:
+            TritonUnreachable: No answer within `timeout_s`.
+        """
+        try:
+            await self._grpc.unload_model(name, headers=self._admin, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _control_error(error) from error
+
+    async def infer(
+        self,
+        name: str,
+        version: int,
+        *,
+        input_name: str,
+        input_dtype: str,
+        tensor: npt.NDArray[np.generic],
+        output_name: str,
+        request_id: str = "",
+    ) -> npt.NDArray[np.generic]:
+        """
+        Run one tensor through a version.
+
+        Args:
+            name, version: The model and the version; Triton is never left to choose.
+            input_name, input_dtype: Of the model's one input, in Triton's spelling.
+            tensor: The input, with the batch axis, C-contiguous.
+            output_name: The output that is wanted.
+            request_id: Travels with the request into Triton's log and traces.
+
+        Returns:
+            The output as Triton sent it, batch axis included.
+
+        Raises:
+            TritonError: One of its classes; see there.
+        """
+        given = triton_http.InferInput(input_name, list(tensor.shape), input_dtype)
+        given.set_data_from_numpy(tensor, binary_data=True)
+        wanted = triton_http.InferRequestedOutput(output_name, binary_data=True)
+        try:
+            result = await self._http.infer(
+                name,
+                [given],
+                model_version=str(version),
+                outputs=[wanted],
+                request_id=request_id,
+            )
+        except InferenceServerException as error:
+            raise _inference_error(error) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise TritonUnreachable(str(error)) from error
+        output: npt.NDArray[np.generic] | None = result.as_numpy(output_name)
+        if output is None:
+            raise TritonFailed(f"no output {output_name!r} in the answer")
+        return output
+
+
+def _control_error(error: InferenceServerException) -> TritonError:
+    status, message = str(error.status()), str(error.message())
+    if status in {"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}:
+        return TritonUnreachable(message)
+    return TritonFailed(message)
+
+
+def _inference_error(error: InferenceServerException) -> TritonError:
+    status, message = str(error.status()), str(error.message())
+    if "is not healthy" in message or "Stub process" in message:
+        return StubLost(message)
+    if (
+        "is not ready" in message
+        or "not at ready state" in message
+        or "no available versions" in message
+    ):
+        return TritonNotReady(message)
+    if "Exceeds maximum queue size" in message or "Request timeout expired" in message:
+        return TritonQueueFull(message)
+    if status == "404":
+        return TritonNotReady(message)
+    if status.startswith("4"):
+        return TritonRejected(message)
+    return TritonFailed(message)
+
+
+def load_override(config_json: str, versions: list[int], repair: int) -> str:
+    """
+    Complete a config for a load: just these versions, and a mark that changes when a lost backend
+    process makes a reload of every version necessary (an unchanged config would be a no-op).
+    """
+    config = json.loads(config_json)
+    config["version_policy"] = {"specific": {"versions": versions}}
+    if repair:
+        config.setdefault("parameters", {})["gateway_repair"] = {"string_value": str(repair)}
+    return json.dumps(config)

@@ -1,0 +1,207 @@
+"""
+The monitor: knows at any time which replica can be reached and what it has ready, and has what was
+lost brought back.
+
+Three sources feed it. The index of each replica is read every half second. Every failed request is
+told at once (`on_trouble`). The supervisor of an embedded Triton tells when its process or one of
+its backend processes dies. And because Triton calls a model ready whose process is dead, a version
+that has answered nothing for some seconds is asked a real question.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from gateway.triton.client import StubLost, TritonError, TritonNotReady, TritonUnreachable
+from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.quarantine import Strikes
+from gateway.triton.reconciler import Reconciler
+from gateway.triton.replicas import Replica, ReplicaSet, Served
+
+log = structlog.get_logger(__name__)
+
+_INDEX_TIMEOUT_S = 1.0
+_PROBE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question for a version: the smallest input that it takes."""
+
+    input_name: str
+    input_dtype: str
+    tensor: npt.NDArray[np.generic]
+    output_name: str
+
+
+class Monitor:
+    """Watches every replica of a set, each by a task of its own."""
+
+    def __init__(
+        self,
+        replicas: ReplicaSet,
+        reconciler: Reconciler,
+        *,
+        probes: Callable[[], Mapping[Served, Probe]],
+        quarantine: Callable[[Served, str], Coroutine[Any, Any, None]],
+        poll_s: float,
+        probe_interval_s: float,
+    ) -> None:
+        self._replicas = replicas
+        self._reconciler = reconciler
+        self._probes = probes
+        self._quarantine = quarantine
+        self._poll_s = poll_s
+        self._probe_interval_s = probe_interval_s
+        self._strikes = Strikes()
+        self._struck_at_s: dict[Served, float] = {}
+        self._watching: dict[Replica, asyncio.Task[None]] = {}
+        self._errands: set[asyncio.Task[None]] = set()
+        self._reconciling: set[Replica] = set()
+        replicas.on_trouble = self._trouble
+        replicas.recheck = self._look
+
+    def watch(self, replica: Replica) -> None:
+        """Take a replica into the set and watch it."""
+        self._replicas.replicas.append(replica)
+        self._watching[replica] = asyncio.create_task(self._follow(replica))
+
+    async def forget(self, replica: Replica) -> None:
+        """Leave a replica out for good and close its connections."""
+        self._watching.pop(replica).cancel()
+        self._replicas.replicas.remove(replica)
+        await replica.client.close()
+
+    async def stop(self) -> None:
+        """End every task. Replicas stay as they are."""
+        tasks = [*self._watching.values(), *self._errands]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def came_up(self, replica: Replica, endpoint: TritonEndpoint) -> None:
+        """Hear that a new process serves this replica: nothing is loaded in it."""
+        await replica.move(endpoint)
+        await self._look(replica)
+
+    def went_down(self, replica: Replica, reason: str) -> None:
+        """Hear that the replica's process died: leave it out and count strikes."""
+        log.warning("replica_down", replica=replica.name, reason=reason)
+        suspects = set(replica.loading) | {s for s, count in replica.in_flight.items() if count}
+        replica.mark_down()
+        self._strike(replica, suspects, f"Triton died while it was at work: {reason}")
+
+    def stub_lost(self, replica: Replica, served: Served, reason: str) -> None:
+        """Hear that a backend process is gone: have its model loaded anew."""
+        log.warning(
+            "backend_process_lost",
+            replica=replica.name,
+            model=served[0],
+            version=served[1],
+            reason=reason,
+        )
+        self._strike(replica, {served}, f"its backend process died: {reason}")
+        self._repair(replica, served)
+
+    def _repair(self, replica: Replica, served: Served) -> None:
+        name, noticed_at_s = served[0], time.monotonic()
+        self._start(self._reconciler.repair(replica, name, noticed_at_s=noticed_at_s))
+
+    def _strike(self, replica: Replica, suspects: set[Served], reason: str) -> None:
+        for served in suspects:
+            # An answer since the last strike wipes the earlier ones out.
+            if replica.answered_at_s.get(served, 0.0) > self._struck_at_s.get(served, 0.0):
+                self._strikes.answered(served)
+            self._struck_at_s[served] = time.monotonic()
+        for served in self._strikes.died(suspects):
+            log.error("quarantined", model=served[0], version=served[1], reason=reason)
+            self._start(self._quarantine(served, reason))
+
+    async def _follow(self, replica: Replica) -> None:
+        while True:
+            await self._look(replica)
+            await asyncio.sleep(self._poll_s)
+
+    async def _look(self, replica: Replica) -> None:
+        """Read a replica's index once, and set right what differs without waiting for it."""
+        was_live, read_at_s = replica.live, time.monotonic()
+        try:
+            entries = await replica.client.index(timeout_s=_INDEX_TIMEOUT_S)
+        except TritonUnreachable as error:
+            if was_live:
+                log.warning("replica_unreachable", replica=replica.name, reason=str(error))
+            replica.mark_down()
+        except TritonError as error:
+            log.warning("index_unreadable", replica=replica.name, reason=str(error))
+        else:
+            replica.observe(entries, read_at_s=read_at_s)
+            self._start(self._reconcile(replica))
+        if replica.live != was_live:
+            log.info("replica_changed", replica=replica.name, live=replica.live)
+            await self._replicas.announce()
+
+    async def _reconcile(self, replica: Replica) -> None:
+        if replica in self._reconciling:
+            return
+        self._reconciling.add(replica)
+        try:
+            await self._reconciler.reconcile(replica)
+            await self._probe_silent(replica)
+        finally:
+            self._reconciling.discard(replica)
+
+    async def _probe_silent(self, replica: Replica) -> None:
+        """Ask every version that has answered nothing lately a real question."""
+        now_s = time.monotonic()
+        for served, probe in self._probes().items():
+            silent_s = now_s - replica.answered_at_s.get(served, 0.0)
+            if not replica.serves(served) or silent_s < self._probe_interval_s:
+                continue
+            try:
+                async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                    await replica.client.infer(
+                        served[0],
+                        served[1],
+                        input_name=probe.input_name,
+                        input_dtype=probe.input_dtype,
+                        tensor=probe.tensor,
+                        output_name=probe.output_name,
+                        request_id="probe",
+                    )
+            except TimeoutError:
+                self._trouble(replica, served, TritonUnreachable("no answer to a probe"))
+            except (StubLost, TritonNotReady, TritonUnreachable) as error:
+                self._trouble(replica, served, error)
+            except TritonError:
+                # It answered: that the model dislikes this input says nothing about its process.
+                replica.answered_at_s[served] = time.monotonic()
+            else:
+                replica.mark_answered(served)
+
+    def _trouble(self, replica: Replica, served: Served, error: TritonError) -> None:
+        """Hear of a failed request. Called on the path of a request: it only takes notes."""
+        if isinstance(error, TritonUnreachable):
+            replica.mark_down()
+        elif isinstance(error, StubLost):
+            replica.mark_unready(served)
+            self._repair(replica, served)
+        elif isinstance(error, TritonNotReady):
+            replica.mark_unready(served)
+        else:
+            replica.mark_failed()
+
+    def _start(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._errands.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("errand_failed", exc_info=error)

@@ -1,0 +1,215 @@
+"""
+The reconciler: makes every replica load what should be loaded, and nothing else of ours.
+
+It compares the desired state (handed in) with what a replica's index shows, and acts over gRPC. It
+does nothing when nothing differs, so that it may run at any time: after a load, after a restart of
+Triton or of the gateway, or every half second for no reason.
+
+A version that fails to load is held back for a while, so that it cannot keep its healthy siblings
+out: Triton loads all versions of a model or, if one fails, none of the new ones.
+"""
+
+import asyncio
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.triton.client import TritonFailed, TritonUnreachable, load_override
+from gateway.triton.replicas import Replica
+
+log = structlog.get_logger(__name__)
+
+_FAILED_VERSION = re.compile(r"version (\d+) is at UNAVAILABLE state: ([^;]*)")
+_RETRY_FIRST_S, _RETRY_LONGEST_S = 1.0, 60.0
+_UNLOAD_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredModel:
+    """What should be ready of one model. No versions: nothing of it."""
+
+    name: str
+    config_json: str
+    versions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A version that did not load: why, how often, and when it is tried again (monotonic)."""
+
+    reason: str
+    attempts: int
+    retry_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What to ask of one replica for one model: load just these versions, or unload (none)."""
+
+    name: str
+    versions: frozenset[int]
+
+
+def decide(
+    desired: DesiredModel, ready: frozenset[int], held_back: frozenset[int], *, config_known: bool
+) -> Action | None:
+    """
+    Decide what one replica must be asked for one model, if anything.
+
+    Args:
+        desired: What should be ready.
+        ready: What is.
+        held_back: Versions that failed lately and are not to be tried now.
+        config_known: Whether what is ready was loaded with just this config.
+    """
+    wanted = desired.versions - held_back
+    if desired.versions and (not wanted or held_back & ready):
+        # Nothing can be gained now, and what serves must not be lost: wait for the next try.
+        return None
+    if wanted == ready and (config_known or not wanted):
+        return None
+    return Action(desired.name, wanted)
+
+
+class Reconciler:
+    """Acts on replicas. One action at a time for each pair of replica and model."""
+
+    def __init__(
+        self, desired: Callable[[], Mapping[str, DesiredModel]], *, load_timeout_s: float
+    ) -> None:
+        self._desired = desired
+        self._load_timeout_s = load_timeout_s
+        self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._failures: dict[tuple[str, str, int], Failure] = {}
+        self._applied: dict[tuple[str, str], tuple[int, str, int]] = {}
+        self._repairs: Counter[tuple[str, str]] = Counter()
+        self._loaded_at_s: dict[tuple[str, str], float] = {}
+
+    def failure(self, replica: Replica, name: str, version: int) -> Failure | None:
+        """Tell why a version is not ready on a replica, if a load of it failed."""
+        return self._failures.get((replica.name, name, version))
+
+    def forgive(self, name: str, version: int) -> None:
+        """Forget that a version failed, so that it is tried at once."""
+        for key in [key for key in self._failures if key[1:] == (name, version)]:
+            del self._failures[key]
+
+    async def repair(self, replica: Replica, name: str, *, noticed_at_s: float) -> None:
+        """
+        Reload every version of a model on a replica: one of its processes was seen lost at
+        `noticed_at_s` (monotonic). A load since then has brought it back already.
+        """
+        key = (replica.name, name)
+        async with self._locks[key]:
+            if self._loaded_at_s.get(key, 0.0) >= noticed_at_s:
+                return
+            self._repairs[key] += 1
+            await self._settle(replica, name)
+
+    async def reconcile(self, replica: Replica) -> None:
+        """Bring one replica to the desired state, all models side by side."""
+        names = [name for name in self._desired() if self._decide(replica, name) is not None]
+        await asyncio.gather(*(self.reconcile_model(replica, name) for name in names))
+
+    async def reconcile_model(self, replica: Replica, name: str) -> None:
+        """
+        Bring one model on one replica to the desired state. Failures are kept (see `failure`), not
+        raised; an unreachable replica is marked down and left to the monitor.
+        """
+        async with self._locks[replica.name, name]:
+            await self._settle(replica, name)
+
+    async def _settle(self, replica: Replica, name: str) -> None:
+        # Each pass either ends or holds one more version back, so that this comes to an end.
+        while (action := self._decide(replica, name)) is not None:
+            try:
+                await self._act(replica, action)
+            except TritonUnreachable:
+                replica.mark_down()
+                return
+
+    def _decide(self, replica: Replica, name: str) -> Action | None:
+        desired = self._desired().get(name)
+        if desired is None or not replica.live:
+            return None
+        now_s = time.monotonic()
+        held_back = frozenset(
+            version
+            for version in desired.versions
+            if (failure := self.failure(replica, name, version)) and failure.retry_at_s > now_s
+        )
+        known = self._applied.get((replica.name, name)) == self._mark(replica, desired)
+        return decide(desired, replica.ready_versions(name), held_back, config_known=known)
+
+    def _mark(self, replica: Replica, desired: DesiredModel) -> tuple[int, str, int]:
+        return replica.incarnation, desired.config_json, self._repairs[replica.name, desired.name]
+
+    async def _act(self, replica: Replica, action: Action) -> None:
+        name, versions = action.name, action.versions
+        if not versions:
+            await replica.client.unload(name, timeout_s=_UNLOAD_TIMEOUT_S)
+            replica.mark_ready(name, ())
+            self._applied.pop((replica.name, name), None)
+            log.info("unloaded", replica=replica.name, model=name)
+            return
+        desired = self._desired()[name]
+        mark = self._mark(replica, desired)
+        served = {(name, version) for version in versions}
+        replica.loading |= served
+        began_s = time.monotonic()
+        try:
+            await replica.client.load(
+                name,
+                load_override(
+                    desired.config_json, sorted(versions), self._repairs[replica.name, name]
+                ),
+                timeout_s=self._load_timeout_s,
+            )
+        except TritonFailed as error:
+            self._hold_back(replica, action, str(error))
+            return
+        finally:
+            replica.loading -= served
+        for version in versions:
+            self._failures.pop((replica.name, name, version), None)
+        self._applied[replica.name, name] = mark
+        self._loaded_at_s[replica.name, name] = began_s
+        replica.mark_ready(name, versions)
+        log.info(
+            "loaded",
+            replica=replica.name,
+            model=name,
+            versions=sorted(versions),
+            took_s=round(time.monotonic() - began_s, 3),
+        )
+
+    def _hold_back(self, replica: Replica, action: Action, message: str) -> None:
+        """Find which version failed and keep it out for a while; none named means all new ones."""
+        named = {int(number): reason for number, reason in _FAILED_VERSION.findall(message)}
+        blamed = {v: named.get(v, "") for v in action.versions if v in named} or dict.fromkeys(
+            action.versions - replica.ready_versions(action.name) or action.versions, message
+        )
+        for version, reason in blamed.items():
+            key = (replica.name, action.name, version)
+            attempts = self._failures[key].attempts + 1 if key in self._failures else 1
+            wait_s = min(_RETRY_FIRST_S * 2 ** (attempts - 1), _RETRY_LONGEST_S)
+            self._failures[key] = Failure(_clean(reason), attempts, time.monotonic() + wait_s)
+            log.warning(
+                "load_failed",
+                replica=replica.name,
+                model=action.name,
+                version=version,
+                reason=_clean(reason),
+                attempts=attempts,
+                retry_in_s=wait_s,
+            )
+
+
+def _clean(reason: str) -> str:
+    """Keep the first line of a reason: what follows are frames and paths of the backend."""
+    first = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+    return re.sub(r"(?:/[\w.@+-]+){2,}", "…", first).removeprefix("Internal: ").strip(" ;")
