@@ -1,0 +1,1 @@
+"""Everything that speaks to, or runs, Triton Inference Server."""

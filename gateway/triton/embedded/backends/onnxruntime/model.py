@@ -1,0 +1,187 @@
+"""
+Triton's `onnxruntime` backend in Python: the same config.pbtxt runs here and on NVIDIA's container.
+
+Triton starts one stub process per model instance, which imports this file and calls `initialize`
+once, `execute` with one or more requests at a time, and `finalize` before it leaves. Tensors come
+in and go out by DLPack: the stub's own numpy bridge was built against numpy 1 and gets sizes wrong
+under numpy 2.
+
+Presence: with INSTANCES_DIR in the environment, an instance keeps a file there named after its pid,
+from the start of `initialize` to the end of `finalize`. A file whose process is gone therefore means
+a crash, never an unload; Triton itself neither reports nor repairs that.
+
+Source: Triton "Python-based backends", and triton-inference-server/python_backend README.
+"""
+
+import json
+import os
+import select
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb
+from load_checks import check_config, graph_tensors
+from onnxruntime import OrtValue
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from session import open_session, run_options
+
+INSTANCES_DIR = "GATEWAY_TRITON_INSTANCES_DIR"
+
+
+class TritonPythonModel:
+    """One instance of one version of a model."""
+
+    def initialize(self, args):
+        """Open the session and check the configuration against it; an exception fails the load."""
+        _die_with_parent()
+        config = json.loads(args["model_config"])
+        self._presence = _announce(args)
+        try:
+            self._session = open_session(
+                _model_file(args, config),
+                config,
+                kind=args["model_instance_kind"],
+                device_id=int(args["model_instance_device_id"]),
+            )
+            inputs = graph_tensors(self._session.get_inputs())
+            overridable = graph_tensors(self._session.get_overridable_initializers())
+            outputs = graph_tensors(self._session.get_outputs())
+            check_config(config, inputs=inputs, overridable=overridable, outputs=outputs)
+            self._run_options = run_options(config)
+        except BaseException:
+            self._withdraw()
+            raise
+        self._inputs = [io["name"] for io in config["input"]]
+        self._outputs = [io["name"] for io in config["output"]]
+        self._batches = int(config.get("max_batch_size", 0)) > 0
+
+    def execute(self, requests):
+        """Answer every request, in order; one that fails has an error of its own."""
+        responses = [None] * len(requests)
+        feeds = {}
+        for index, request in enumerate(requests):
+            if request.is_cancelled():
+                error = pb.TritonError("request was cancelled", pb.TritonError.CANCELLED)
+                responses[index] = pb.InferenceResponse(error=error)
+            else:
+                feeds[index] = self._feed(request)
+        for members in self._groups(feeds):
+            names = [list(requests[index].requested_output_names()) for index in members]
+            wanted = [name for name in self._outputs if any(name in each for each in names)]
+            answers = self._run_group(wanted, [feeds[index] for index in members])
+            for index, requested, answer in zip(members, names, answers, strict=True):
+                responses[index] = self._response(requested, answer)
+        return responses
+
+    def finalize(self):
+        """Leave in order: a crash would not come here."""
+        self._withdraw()
+
+    def _feed(self, request):
+        """Return {input: array}, without a copy; an optional input may be absent."""
+        feed = {}
+        for name in self._inputs:
+            tensor = pb.get_input_tensor_by_name(request, name)
+            if tensor is not None:
+                feed[name] = np.from_dlpack(tensor)
+        return feed
+
+    def _groups(self, feeds):
+        """Split the indices into those which can run as one batch: same inputs, equal shapes behind
+        the batch axis. A model that does not batch runs one at a time."""
+        if not self._batches:
+            return [[index] for index in feeds]
+        groups = {}
+        for index, feed in feeds.items():
+            key = tuple((name, array.shape[1:]) for name, array in feed.items())
+            groups.setdefault(key, []).append(index)
+        return list(groups.values())
+
+    def _run_group(self, wanted, feeds):
+        """Run `feeds` as one batch; return for each its {output: array}, or the TritonError."""
+        if len(feeds) == 1:
+            return [self._run(wanted, feeds[0])]
+        rows = [len(next(iter(feed.values()))) for feed in feeds]
+        merged = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+        answer = self._run(wanted, merged)
+        if isinstance(answer, pb.TritonError):
+            # One bad request must not fail those that happened to be batched with it.
+            return [self._run(wanted, feed) for feed in feeds]
+        bounds = np.cumsum([0, *rows])
+        for name, array in answer.items():
+            if array.ndim == 0 or len(array) != bounds[-1]:
+                message = f"output '{name}' of shape {list(array.shape)} does not keep the batch"
+                return [pb.TritonError(message, pb.TritonError.INTERNAL)] * len(feeds)
+        return [
+            {name: array[start:stop] for name, array in answer.items()}
+            for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+
+    def _run(self, wanted, feed):
+        try:
+            arrays = self._session.run(wanted, feed, self._run_options)
+        except ort_errors.InvalidArgument as error:
+            return pb.TritonError(f"onnx runtime error 2: {error}", pb.TritonError.INVALID_ARG)
+        except MemoryError as error:
+            return pb.TritonError(
+                f"onnx runtime: out of memory: {error}", pb.TritonError.UNAVAILABLE
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it was, it belongs to this request alone
+            return pb.TritonError(f"onnx runtime error: {error}", pb.TritonError.INTERNAL)
+        return dict(zip(wanted, arrays, strict=True))
+
+    def _response(self, requested, answer):
+        if isinstance(answer, pb.TritonError):
+            return pb.InferenceResponse(error=answer)
+        return pb.InferenceResponse([_output(name, answer[name]) for name in requested])
+
+    def _withdraw(self):
+        if self._presence is not None:
+            self._presence.unlink(missing_ok=True)
+
+
+def _output(name, array):
+    # onnxruntime's capsule and not numpy's: numpy complains, on every request, about how the stub
+    # marks a capsule as used. Nothing is copied, the OrtValue keeps the array alive.
+    value = OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    return pb.Tensor.from_dlpack(name, value._ortvalue.to_dlpack())
+
+
+def _model_file(args, config):
+    path = Path(args["model_repository"], args["model_version"])
+    path /= config.get("default_model_filename") or "model.onnx"
+    return path / "model.onnx" if path.is_dir() else path
+
+
+def _announce(args):
+    directory = os.environ.get(INSTANCES_DIR)
+    if not directory:
+        return None
+    presence = Path(directory, str(os.getpid()))
+    draft = presence.with_suffix(".tmp")
+    draft.write_text(
+        json.dumps(
+            {
+                "model": args["model_name"],
+                "version": int(args["model_version"]),
+                "instance": args["model_instance_name"],
+            }
+        )
+    )
+    draft.rename(presence)
+    return presence
+
+
+def _die_with_parent():
+    """Kill this process when tritonserver is gone: a stub inside a run would otherwise live on."""
+    server = os.pidfd_open(os.getppid())
+
+    def wait():
+        poll = select.poll()
+        poll.register(server, select.POLLIN)
+        poll.poll()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="die-with-parent", daemon=True).start()

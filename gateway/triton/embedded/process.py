@@ -1,0 +1,114 @@
+"""
+One tritonserver process, from spawn to the last trace of it.
+
+The server leads a session and process group of its own: a Ctrl-C in the terminal does not reach it,
+and its stubs, which ignore SIGTERM, die with it by one kill of the group.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from gateway.triton.embedded.command import ServerCommand
+
+LAUNCHER = Path(__file__).with_name("launch.py")
+
+
+class TritonProcess:
+    """A running (or ended) tritonserver."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._ps = psutil.Process(process.pid)
+
+    @classmethod
+    async def spawn(cls, command: ServerCommand, *, output: int) -> Self:
+        """
+        Start the server; it dies with the thread that runs this event loop.
+
+        Args:
+            command: What to execute.
+            output: File descriptor for stdout and stderr; the caller closes its own copy.
+        """
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            LAUNCHER,
+            str(os.getpid()),
+            *command.argv,
+            env=dict(command.env),
+            cwd=command.cwd,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its group."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    async def wait(self) -> int:
+        """Wait for the end."""
+        return await self._process.wait()
+
+    def is_stopped(self) -> bool:
+        """Whether it is halted by SIGSTOP (state T)."""
+        try:
+            return self._ps.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        except psutil.NoSuchProcess:
+            return False
+
+    def listens_on(self, ports: tuple[int, ...]) -> bool:
+        """Whether all of `ports` are its own: a stranger may answer on one of them."""
+        try:
+            connections = self._ps.net_connections(kind="tcp")
+        except psutil.NoSuchProcess:
+            return False
+        own = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
+        return own.issuperset(ports)
+
+    def kill(self) -> None:
+        """SIGKILL the server and its stubs."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    async def terminate(self, timeout_s: float) -> bool:
+        """
+        Stop in order, then by force; nothing of the group is left.
+
+        Returns:
+            Whether it ended by itself within `timeout_s`.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        else:
+            return True
+        finally:
+            self.kill()
+            await self._process.wait()
+
+
+def describe_exit(returncode: int) -> str:
+    """Say how a process ended: "exit status 1", "killed by SIGKILL"."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    return f"killed by {signal.Signals(-returncode).name}"

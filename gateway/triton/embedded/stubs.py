@@ -1,0 +1,115 @@
+"""
+The watch over the stubs, the processes in which the models run.
+
+Triton neither restarts a stub that died nor says that it did: the model stays READY and its requests
+fail. A stub that was halted is worse: once it goes on, it brings the whole server down, so it is
+killed instead.
+
+Every instance of our backend keeps a presence file from the start of `initialize` to the end of
+`finalize`. That tells a crash from an unload without asking Triton: an unloaded stub takes its file
+away before it leaves; a crashed one cannot. One look is one listing of a directory and one small read
+of /proc for each instance.
+"""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HALTED_S = 0.5
+ZOMBIE, GONE, HALTED = "Z", "X", "Tt"
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """One instance of one version of a model, and the process it runs in."""
+
+    model: str
+    version: int
+    instance: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class LostStub:
+    """A stub that ended without an unload; `detail` says how, for people."""
+
+    stub: Stub
+    detail: str
+
+
+class StubWatch:
+    """Looks at the presence files; remembers since when a stub has been halted."""
+
+    def __init__(self, instances: Path, *, halted_s: float = HALTED_S) -> None:
+        self._instances = instances
+        self._halted_s = halted_s
+        self._halted_since: dict[int, float] = {}
+
+    def look(self, now: float) -> list[LostStub]:
+        """
+        Return the stubs that were lost since the last look; each is told once.
+
+        Args:
+            now: A monotonic time in seconds.
+        """
+        lost = []
+        for presence, stub in self.present():
+            state, status = process_state(stub.pid)
+            if state in HALTED:
+                since = self._halted_since.setdefault(stub.pid, now)
+                if now - since < self._halted_s:
+                    continue
+                os.kill(stub.pid, signal.SIGKILL)
+                detail = f"was halted for {now - since:.1f} s and had to be killed"
+            elif state in (ZOMBIE, GONE):
+                detail = "ended: " + describe_wait_status(status)
+            else:
+                self._halted_since.pop(stub.pid, None)
+                continue
+            self._halted_since.pop(stub.pid, None)
+            try:
+                presence.unlink()
+            except FileNotFoundError:
+                continue  # it was unloaded, between the listing and the look at its process
+            lost.append(LostStub(stub, f"stub {stub.instance} (pid {stub.pid}) {detail}"))
+        return lost
+
+    def present(self) -> Iterator[tuple[Path, Stub]]:
+        """Yield each presence file and what it says."""
+        for presence in self._instances.iterdir():
+            if not presence.name.isdecimal():
+                continue  # a draft
+            try:
+                said = json.loads(presence.read_bytes())
+            except FileNotFoundError:
+                continue  # unloaded between the listing and the read
+            yield (
+                presence,
+                Stub(said["model"], said["version"], said["instance"], int(presence.name)),
+            )
+
+
+def process_state(pid: int) -> tuple[str, int | None]:
+    """
+    Return the state letter of /proc (X: no such process) and, of a zombie, its wait status.
+
+    Source: proc_pid_stat(5), fields 3 (state) and 52 (exit_code).
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return GONE, None
+    fields = stat.rpartition(")")[2].split()
+    return fields[0], int(fields[-1]) if fields[0] == ZOMBIE else None
+
+
+def describe_wait_status(status: int | None) -> str:
+    """Say how a process ended: "killed by SIGSEGV", "exit status 1"."""
+    if status is None:
+        return "nobody saw how"
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"
