@@ -43,10 +43,10 @@ async def examine(settings: Settings) -> list[Finding]:
     else:
         options = EmbeddedOptions(
             data_dir=settings.data_dir.resolve(),
-            model_repository=settings.model_repository.resolve(),
+            repository=settings.model_repository.resolve(),
         )
         findings += [
-            Finding(found.name, found.ok, found.detail, found.fix) for found in preflight(options)
+            Finding(found.name, found.ok, found.detail, found.fix) for found in preflight(options.data_dir, options.repository)
         ]
     return findings
 

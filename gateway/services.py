@@ -203,7 +203,7 @@ async def _start_embedded(
     triton = EmbeddedTriton(
         EmbeddedOptions(
             data_dir=settings.data_dir.resolve(),
-            model_repository=settings.model_repository.resolve(),
+            repository=settings.model_repository.resolve(),
         ),
         listener,
     )
@@ -232,11 +232,11 @@ class _EmbeddedReplica:
         if self._replica is not None:
             await self._monitor.came_up(self._replica, endpoint)
 
-    async def went_down(self, reason: str) -> None:
+    def went_down(self, reason: str) -> None:
         if self._replica is not None:
             self._monitor.went_down(self._replica, reason)
 
-    async def stub_lost(self, model: str, version: int, detail: str) -> None:
+    def stub_lost(self, model: str, version: int, detail: str) -> None:
         if self._replica is not None:
             self._monitor.stub_lost(self._replica, (model, version), detail)
 

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, field_validator
+
+from gateway.errors import ImageInvalid
 
 
 class RunRequest(BaseModel):
@@ -17,6 +19,14 @@ class RunRequest(BaseModel):
             "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
         ],
     )
+
+    @field_validator("image", mode="before")
+    @classmethod
+    def _without_prefix(cls, value: object) -> object:
+        # Its letters are of the base64 alphabet and would be decoded as part of the image.
+        if isinstance(value, str) and value.lstrip(" \"'").startswith("data:"):
+            raise ImageInvalid("Send the base64 text alone: drop the prefix `data:…;base64,`.")
+        return value
 
 
 class RunResponse(BaseModel):

@@ -1,0 +1,104 @@
+"""
+A gateway as its users run it: the command line in a process of its own, on a free port, with its own
+data folder and repository. What it prints tells when it is ready, so that nothing has to be polled.
+"""
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+
+_READY = re.compile(r"^Ready: (http://\S+)/docs")
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 40.0
+
+
+class GatewayProcess:
+    """A running `gateway serve`. `client` talks to it; `output` is what it printed so far."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], arguments: tuple[str, ...]):
+        self.folder = folder
+        self.output: list[str] = []
+        inherited = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG"}}
+        # The folder is the working directory too, so that no .env of the checkout is read.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "serve", *arguments],
+            cwd=folder,
+            env={
+                **inherited,
+                **{k: v for k, v in os.environ.items() if k.startswith("OPENBLAS_")},
+                "PYTHONUNBUFFERED": "1",
+                "PORT": "0",
+                "DATA_DIR": str(folder / "var"),
+                "MODEL_REPOSITORY": str(folder / "repository"),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._ready: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        url = self._ready.get(timeout=START_TIMEOUT_S)
+        if url is None:
+            raise AssertionError("the gateway ended:\n" + "".join(self.output))
+        self.url = url
+        self.client = httpx.Client(base_url=url, timeout=60.0, trust_env=False)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output.append(line)
+            if found := _READY.match(line):
+                self._ready.put(found[1])
+        self._ready.put(None)
+
+    @property
+    def triton(self) -> psutil.Process:
+        """The embedded tritonserver."""
+        for child in psutil.Process(self.process.pid).children():
+            if child.name() == "tritonserver":
+                return child
+        raise AssertionError("no tritonserver among the gateway's children")
+
+    def stubs(self) -> list[psutil.Process]:
+        """The processes that run the models."""
+        return self.triton.children()
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Ask it to stop, wait, and return the exit code."""
+        self.client.close()
+        self.process.send_signal(number)
+        code = self.process.wait(STOP_TIMEOUT_S)
+        self._reader.join()
+        return code
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.client.close()
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(5)
+
+
+@contextlib.contextmanager
+def running_gateway(
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[GatewayProcess]:
+    """Run a gateway in `folder` for the length of the block; it is stopped in order at the end."""
+    gateway = GatewayProcess(folder, environment or {}, arguments)
+    try:
+        yield gateway
+    finally:
+        if gateway.process.poll() is None:
+            gateway.stop()
