@@ -1,6 +1,7 @@
 """
-A gateway as its users run it: the command line in a process of its own, on a free port, with its own
-data folder and repository. What it prints tells when it is ready, so that nothing has to be polled.
+A gateway as its users run it: the command line in a process of its own, on a free port, with its
+own data folder and repository. What it prints tells when it is ready, so that nothing has to be
+polled.
 """
 
 import contextlib
@@ -80,7 +81,7 @@ class GatewayProcess:
         self.client.close()
         self.process.send_signal(number)
         code = self.process.wait(STOP_TIMEOUT_S)
-        self._reader.join()
+        self._end()
         return code
 
     def kill(self) -> None:
@@ -88,7 +89,12 @@ class GatewayProcess:
         self.client.close()
         self.process.kill()
         self.process.wait()
-        self._reader.join(5)
+        self._end()
+
+    def _end(self) -> None:
+        assert self.process.stdout is not None
+        self._reader.join()
+        self.process.stdout.close()
 
 
 @contextlib.contextmanager

@@ -46,7 +46,8 @@ async def examine(settings: Settings) -> list[Finding]:
             repository=settings.model_repository.resolve(),
         )
         findings += [
-            Finding(found.name, found.ok, found.detail, found.fix) for found in preflight(options.data_dir, options.repository)
+            Finding(found.name, found.ok, found.detail, found.fix)
+            for found in preflight(options.data_dir, options.repository)
         ]
     return findings
 

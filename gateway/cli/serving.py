@@ -1,4 +1,4 @@
-"""The command line: serve, doctor."""
+"""`gateway serve` and `gateway doctor`: what runs on the machine itself."""
 
 import asyncio
 import base64
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from gateway.app import create_app
-from gateway.doctor import examine, show
+from gateway.cli.doctor import examine, show
 from gateway.server import PortTaken, bind, serve
 from gateway.services import DEMO_MODEL
 from gateway.settings import Settings
@@ -21,16 +21,9 @@ from gateway.telemetry.logging import configure_logging
 
 log = structlog.get_logger(__name__)
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-_DEMO_IMAGE = Path(__file__).parent.parent / "tools/demo/digits/sample-7.png"
+_DEMO_IMAGE = Path(__file__).parents[2] / "tools/demo/digits/sample-7.png"
 
 
-@app.callback()
-def gateway() -> None:
-    """Serve ONNX image classifiers over NVIDIA Triton."""
-
-
-@app.command("serve")
 def serve_command(
     demo: Annotated[
         bool, typer.Option(help="Load the demo model if there has never been a model.")
@@ -55,8 +48,7 @@ def serve_command(
     sys.exit(0 if started else 1)
 
 
-@app.command()
-def doctor(
+def doctor_command(
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
 ) -> None:
     """Tell what is wrong with this machine and how to mend it; exit code 1 if something is."""
@@ -64,11 +56,6 @@ def doctor(
     findings = asyncio.run(examine(settings))
     show(findings, as_json=json)
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
 
 
 def _settings() -> Settings:

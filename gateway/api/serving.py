@@ -1,0 +1,82 @@
+"""
+The four calls of the original contract: list, load, run, unload.
+
+Transport only. What the calls do stands in `registry/lifecycle.py` and `inference/run.py`.
+"""
+
+from fastapi import APIRouter, Response
+
+from gateway.api.dependencies import RequestId, ServicesOf
+from gateway.api.parameters import (
+    CALLER,
+    Alias,
+    Name,
+    PathName,
+    Version,
+    error_responses,
+    read_version,
+)
+from gateway.api.schemas import RunRequest, RunResponse
+from gateway.inference.run import Stages
+
+router = APIRouter(prefix="/api/v1", tags=["models"])
+
+
+@router.get("/list", summary="List the models")
+async def list_models(services: ServicesOf) -> list[str]:
+    """Name every registered model, loaded or not."""
+    return services.registry.catalog.names()
+
+
+@router.post(
+    "/load", summary="Load a model", responses=error_responses(404, 409, 422, 502, 503, 504)
+)
+async def load_model(services: ServicesOf, name: Name, version: Version = None) -> int:
+    """Load a model on every replica and wait until it is ready. Already loaded is fine too."""
+    number = read_version(version)
+    if services.models_folder is not None and name not in services.registry.catalog.models:
+        # The file may have been put there a moment ago.
+        await services.models_folder.sync()
+    await services.lifecycle.load(name, number, actor=CALLER)
+    return 200
+
+
+@router.post(
+    "/unload", summary="Unload a model", responses=error_responses(404, 409, 422, 503, 504)
+)
+async def unload_model(services: ServicesOf, name: Name, version: Version = None) -> int:
+    """Unload a model from every replica. Requests that are under way finish."""
+    await services.lifecycle.unload(name, read_version(version), actor=CALLER)
+    return 200
+
+
+@router.post(
+    "/run/{name}",
+    summary="Classify an image",
+    responses=error_responses(404, 409, 413, 422, 429, 502, 503, 504),
+)
+async def run_model(
+    services: ServicesOf,
+    request_id: RequestId,
+    response: Response,
+    name: PathName,
+    body: RunRequest,
+    version: Version = None,
+    alias: Alias = None,
+) -> RunResponse:
+    """Classify an image by a model's champion, or by the version or alias that is asked for."""
+    answer = await services.runner.run(
+        name, body.image, version=read_version(version), alias=alias, request_id=request_id
+    )
+    response.headers["X-Model-Version"] = str(answer.version)
+    response.headers["Server-Timing"] = _server_timing(answer.stages)
+    return RunResponse(category=answer.category)
+
+
+def _server_timing(stages: Stages) -> str:
+    durations_s = (
+        ("decode", stages.decode_s),
+        ("queue", stages.queue_s),
+        ("infer", stages.infer_s),
+    )
+    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in durations_s)

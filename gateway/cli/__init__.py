@@ -1,0 +1,23 @@
+"""
+The command line. Each module beside this one holds the commands of one subject.
+
+    serving.py   serve, doctor
+"""
+
+import typer
+
+from gateway.cli.serving import doctor_command, serve_command
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app.command("serve")(serve_command)
+app.command("doctor")(doctor_command)
+
+
+@app.callback()
+def gateway() -> None:
+    """Serve ONNX image classifiers over NVIDIA Triton."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
