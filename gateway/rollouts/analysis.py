@@ -10,9 +10,9 @@ Errors are bounded over the whole rollout, although every step is looked at agai
 - A challenger that is within tolerance is rolled back with probability at most `alpha`. The
   evidence for Failed must reach comparisons / alpha, where comparisons counts every metric of every
   judged step (a union bound over Ville's inequality).
-- A challenger that is worse than tolerated on some metric passes a step with probability at most
-  `alpha`: every required metric must be Successful in every step, so no correction is needed (an
-  intersection-union test).
+- A challenger that is worse than tolerated on a metric that blocks passes a step with probability
+  at most `alpha`: every such metric must be Successful in every step, so no correction is needed
+  (an intersection-union test).
 """
 
 import math
@@ -58,9 +58,9 @@ def analyse(
         judge(
             metric,
             measure(metric, observations),
+            strategy=strategy,
             needed_to_fail=math.log(comparisons / alpha),
             needed_to_pass=math.log(1 / alpha),
-            required=metric.required_in(strategy),
         )
         for metric in metrics
         if metric.applies_to(strategy)
@@ -90,9 +90,9 @@ def judge(
     metric: Metric,
     measured: Measurement,
     *,
+    strategy: Strategy,
     needed_to_fail: float,
     needed_to_pass: float,
-    required: bool,
 ) -> MetricVerdict:
     """Turn one metric's numbers into its verdict; both needs are logarithms of evidence."""
     fewest = min(measured.champion_samples, measured.challenger_samples)
@@ -114,7 +114,7 @@ def judge(
         challenger_samples=int(measured.challenger_samples),
         chance_if_tolerable=math.exp(-max(0.0, measured.log_worse)),
         chance_if_worse=math.exp(-max(0.0, measured.log_not_worse)),
-        required=required,
+        required=metric.blocks(strategy, fewest),
         sentence=_sentence(metric, measured, outcome, fewest),
     )
 

@@ -53,7 +53,7 @@ class Metric:
         tolerated: See the table above; a rate or difference (0.01 is one point), or for latency the
             ratio minus one (0.2 is 20 % slower).
         min_samples: Neither Successful nor Failed before each side has that many.
-        required: A step does not pass before it is Successful. Otherwise it can only fail one.
+        required: A step does not pass without data on it (see `blocks`).
         percentile: Of the latency, in (0, 100).
     """
 
@@ -80,6 +80,16 @@ class Metric:
     def required_in(self, strategy: Strategy) -> bool:
         """An A/B test is made to decide on accuracy, so there it is always required."""
         return self.required or (strategy is Strategy.AB and self.name is MetricName.ACCURACY)
+
+    def blocks(self, strategy: Strategy, samples: float) -> bool:
+        """
+        Whether a step cannot pass before this metric is Successful: if it is required, and in
+        shadow as soon as there is data. Feedback on pairs decides on accuracy soon; on separate
+        arms it takes a hundred times as much, so in a canary an optional accuracy can only fail a
+        step.
+        """
+        seen = strategy is Strategy.SHADOW and samples >= self.min_samples
+        return self.required_in(strategy) or seen
 
 
 DEFAULT_METRICS = (

@@ -1,5 +1,7 @@
 """
-What a rollout is asked to do: stages and their steps, how often it is judged, what is tolerated.
+What a rollout is asked to do.
+
+Stages and their steps, how often they are judged, what is tolerated, and who promotes.
 """
 
 from collections.abc import Mapping, Sequence

@@ -34,7 +34,7 @@ class MetricVerdict:
             is within tolerance, however often one looks (an always-valid p-value).
         chance_if_worse: At most this likely to see so much evidence for a challenger that is worse
             than tolerated.
-        required: A step cannot pass without this metric being Successful.
+        required: The step cannot pass before this metric is Successful.
         sentence: The same for people.
     """
 
