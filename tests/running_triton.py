@@ -1,4 +1,4 @@
-"""A real embedded Triton for tests: an empty repository, and a gRPC client that holds the secret."""
+"""A real embedded Triton for tests: an empty repository, and a gRPC client with the secret."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -130,7 +130,8 @@ def tiny_classifier(classes: int = 5, seed: int = 0) -> bytes:
         [numpy_helper.from_array(weights, "weights")],
     )
     opset = helper.make_opsetid("", 13)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    return bytes(model.SerializeToString())
 
 
 def tiny_config(classes: int = 5, **changes: Any) -> dict[str, Any]:

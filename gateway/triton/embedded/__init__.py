@@ -13,9 +13,10 @@ from gateway.triton.embedded.errors import (
     PreflightFailed,
     StartFailed,
 )
+from gateway.triton.embedded.options import EmbeddedListener, EmbeddedOptions
 from gateway.triton.embedded.ports import Ports
 from gateway.triton.embedded.preflight import Finding, preflight
-from gateway.triton.embedded.supervisor import EmbeddedListener, EmbeddedOptions, EmbeddedTriton
+from gateway.triton.embedded.supervisor import EmbeddedTriton
 
 __all__ = [
     "AlreadyRunning",

@@ -18,8 +18,8 @@ from gateway.triton.endpoint import ADMIN_HEADER
 
 RESTRICTED_APIS = "shared-memory,model-repository,trace,logging"
 INSTANCES_DIR = "GATEWAY_TRITON_INSTANCES_DIR"
-# Below this size the allocator keeps memory instead of giving each image's buffer back to the kernel
-# and faulting it in again on the next request.
+# Below this size the allocator keeps memory instead of giving each image's buffer back to the
+# kernel and faulting it in again on the next request.
 MALLOC_KEEP_BYTES = 64 * 1024 * 1024
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 # Object storage for the repository, and the GPU's runtime.
@@ -44,7 +44,6 @@ def server_command(
     instances: Path,
     work: Path,
     ports: Ports,
-    server_id: str,
     admin_key: str,
     shm_prefix: str,
     exit_timeout_s: int,
@@ -63,18 +62,16 @@ def server_command(
         instances: Where the backend leaves its presence files.
         work: The working directory; must be empty.
         ports: All three, none of them 0.
-        server_id: What the server calls itself; tells it from a stranger on the same port.
         admin_key: Secret of the restricted calls.
         shm_prefix: Prefix of the shared-memory regions.
         exit_timeout_s: How long the server waits for requests in flight after SIGTERM.
-        gpu: Whether onnxruntime can use one. Without, GPUs are hidden, or KIND_AUTO would choose them.
+        gpu: Whether onnxruntime can use one; if not, they are hidden, or KIND_AUTO would take one.
         extra_arguments: Further arguments, after ours.
         environ: The gateway's own environment.
     """
     restricted = f"{RESTRICTED_APIS}:{ADMIN_HEADER}={admin_key}"
     argv = [
         str(server),
-        f"--id={server_id}",
         f"--model-repository={repository}",
         f"--backend-directory={backend_directory}",
         "--model-control-mode=explicit",

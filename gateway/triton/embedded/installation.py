@@ -1,6 +1,6 @@
 """
-Where the pieces of an embedded Triton lie on this machine: the binaries of the nvidia-pytriton wheel
-(never imported, it pins an old numpy) and the libpython that the stub of this interpreter loads.
+Where the pieces of an embedded Triton lie on this machine: the binaries of the nvidia-pytriton
+wheel (never imported, it wants an old numpy) and the libpython that this Python's stub loads.
 """
 
 import importlib.metadata

@@ -10,8 +10,8 @@ The directory `<data_dir>/triton`, everything that the embedded server needs on 
     preflight.json    what the last successful preflight looked at
 
 The backend is a copy because Triton refuses a library that is a link to elsewhere, and because it
-takes the stub's read permission away when a start fails. A copy appears under its key by one rename,
-so that it is whole or absent.
+takes the stub's read permission away when a start fails. A copy appears under its key by one
+rename, so that it is whole or absent.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """
-Can the embedded Triton run here? Asked before every start, because the worst answer of Triton is none:
-with a stub that cannot start, a load hangs for ever. Each finding says what was seen and, where it is
-not good, how to mend it; `gateway doctor` shows them all.
+Can the embedded Triton run here? Asked before every start, because the worst answer of Triton is
+none: with a stub that cannot start, a load hangs for ever. Each finding says what was seen and,
+where it is not good, how to mend it; `gateway doctor` shows them all.
 
 The two slow checks start a process each. Their result is kept in a stamp file with what they depend
 on, so that the next start skips them.

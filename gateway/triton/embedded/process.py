@@ -66,12 +66,19 @@ class TritonProcess:
         """Wait for the end."""
         return await self._process.wait()
 
-    def is_stopped(self) -> bool:
-        """Whether it is halted by SIGSTOP (state T)."""
+    def has_ended(self) -> bool:
+        """Whether it is dead, even if nobody has collected its exit status yet."""
+        return self._status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+
+    def is_halted(self) -> bool:
+        """Whether it is stopped by SIGSTOP or a debugger (states T and t)."""
+        return self._status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+
+    def _status(self) -> str:
         try:
-            return self._ps.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+            return self._ps.status()
         except psutil.NoSuchProcess:
-            return False
+            return psutil.STATUS_DEAD
 
     def listens_on(self, ports: tuple[int, ...]) -> bool:
         """Whether all of `ports` are its own: a stranger may answer on one of them."""
@@ -87,24 +94,41 @@ class TritonProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    async def terminate(self, timeout_s: float) -> bool:
+    async def terminate(self, timeout_s: float, drained: asyncio.Event) -> bool:
         """
         Stop in order, then by force; nothing of the group is left.
 
+        What is waited for is the end of the requests in flight. The rest of the server's way out,
+        the unloading of its models, takes seconds and serves nobody; after some failed loads it
+        does not end at all.
+
+        Args:
+            timeout_s: How long to wait, in seconds.
+            drained: Set when the server, told to stop, has no request left.
+
         Returns:
-            Whether it ended by itself within `timeout_s`.
+            Whether it drained or ended within `timeout_s`.
         """
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
+        ways_out = [
+            asyncio.create_task(self._process.wait()),
+            asyncio.create_task(drained.wait()),
+        ]
         try:
-            await asyncio.wait_for(self._process.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        else:
-            return True
+            done, _ = await asyncio.wait(
+                ways_out, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
-            self.kill()
-            await self._process.wait()
+            for task in ways_out:
+                task.cancel()
+            await self.end()
+        return bool(done)
+
+    async def end(self) -> None:
+        """Kill, and wait for the end."""
+        self.kill()
+        await self._process.wait()
 
 
 def describe_exit(returncode: int) -> str:

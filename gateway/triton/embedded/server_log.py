@@ -1,14 +1,14 @@
 """
 The server's output: kept on disk within bounds, parsed, and remembered for a while in memory.
 
-A thread reads the pipe, so the server never blocks on a full pipe while our event loop is busy. Each
-line goes to a rotated file with its control characters escaped. Lines that are Triton's own log
-records are also parsed into a ring: there stands the reason of a load that "failed to poll", which
-no API returns.
+A thread reads the pipe, so the server never blocks on a full pipe while our event loop is busy.
+Each line goes to a rotated file with its control characters escaped. Lines that are Triton's own
+log records are also parsed into a ring: there stands the reason of a load that "failed to poll",
+which no API returns.
 
 Not every line is Triton's: models' names and onnxruntime's messages pass through, and may hold line
-breaks made to look like a record. Triton quotes and escapes its messages, and every record carries the
-pid of the server, so only a line in that shape and with that pid counts.
+breaks made to look like a record. Triton quotes and escapes its messages, and every record carries
+the pid of the server, so only a line in that shape and with that pid counts.
 
 Source: triton-inference-server/common, `src/logging.cc`, release 24.10 (default log format).
 """
@@ -18,6 +18,7 @@ import logging.handlers
 import os
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ NOISE = (
     "Unable to allocate pinned system memory",
     "CudaDriverHelper has not been initialized",
     "DCGM unable to start",
+    "ERROR: Failed to create instance",  # told again, with the model's name, by the next record
 )
 RING_RECORDS = 1000
 LONGEST_LINE_BYTES = 64 * 1024
@@ -43,11 +45,20 @@ LONGEST_LINE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """One record of Triton's log; `message` is unescaped and may hold several lines."""
+    """
+    One record of Triton's log.
+
+    Attributes:
+        level: "fatal" counts as "error".
+        source: Triton's source file and line.
+        message: Unescaped; may hold several lines.
+        heard: When it was read, in monotonic seconds.
+    """
 
     level: Level
     source: str
     message: str
+    heard: float
 
 
 def parse_record(line: str, *, pid: int) -> LogRecord | None:
@@ -55,7 +66,8 @@ def parse_record(line: str, *, pid: int) -> LogRecord | None:
     match = RECORD.fullmatch(line)
     if match is None or int(match["pid"]) != pid:
         return None
-    return LogRecord(LEVELS[match["level"]], match["source"], _unescape(match["message"]))
+    message = _unescape(match["message"])
+    return LogRecord(LEVELS[match["level"]], match["source"], message, time.monotonic())
 
 
 def escape_control(text: str) -> str:
@@ -71,7 +83,7 @@ class ServerLog:
 
     Args:
         path: The file; its predecessors are path.1, path.2, …
-        on_record: Called in the reading thread with each warning and error.
+        on_record: Called in the reading thread with each record.
         file_bytes: Size at which the file is rotated.
         files: How many files are kept.
     """
@@ -124,10 +136,10 @@ class ServerLog:
                 return clean_reason(record.message)
         return None
 
-    def last_errors(self, count: int = 3) -> str:
-        """Return the last errors in one line, for a message."""
-        errors = [clean_reason(record.message) for record in self.records("error")]
-        return "; ".join(errors[-count:])
+    def last_errors(self, *, since: float = 0.0, count: int = 3) -> str:
+        """Return the last errors since a monotonic time in one line, for a message."""
+        errors = [record for record in self.records("error") if record.heard >= since]
+        return "; ".join(clean_reason(record.message) for record in errors[-count:])
 
     def drain(self, timeout_s: float = 2.0) -> None:
         """Wait until the pipes of ended servers are read to their end."""
@@ -151,8 +163,7 @@ class ServerLog:
         if record is None or record.message.startswith(NOISE):
             return
         self._ring.append(record)
-        if record.level != "info":
-            self._on_record(record)
+        self._on_record(record)
 
 
 class _BoundedFile(logging.handlers.RotatingFileHandler):
@@ -167,10 +178,10 @@ class _BoundedFile(logging.handlers.RotatingFileHandler):
 
 
 def clean_reason(message: str) -> str:
-    """
+    r"""
     Return Triton's message without what is no reason: traceback, source positions, line breaks.
 
-    >>> clean_reason("Internal: ValueError: too big\\n\\nAt:\\n  /srv/model.py(14): initialize\\n")
+    >>> clean_reason("Internal: ValueError: too big\n\nAt:\n  /srv/model.py(14): initialize\n")
     'too big'
     """
     head = message.partition("\n\nAt:\n")[0]

@@ -1,14 +1,14 @@
 """
 The watch over the stubs, the processes in which the models run.
 
-Triton neither restarts a stub that died nor says that it did: the model stays READY and its requests
-fail. A stub that was halted is worse: once it goes on, it brings the whole server down, so it is
-killed instead.
+Triton neither restarts a stub that died nor says that it did: the model stays READY and its
+requests fail. A stub that was halted is worse: once it goes on, it brings the whole server down, so
+it is killed instead.
 
 Every instance of our backend keeps a presence file from the start of `initialize` to the end of
 `finalize`. That tells a crash from an unload without asking Triton: an unloaded stub takes its file
-away before it leaves; a crashed one cannot. One look is one listing of a directory and one small read
-of /proc for each instance.
+away before it leaves; a crashed one cannot. One look is one listing of a directory and one small
+read of /proc for each instance.
 """
 
 import json

@@ -1,9 +1,10 @@
 """
 What a model configuration must say about an ONNX graph before it may be served.
 
-These are the checks of Triton's C++ onnxruntime backend. A Python-based backend is checked by nobody:
-wrong dims or datatypes would load and then serve nonsense. With the same checks here, what loads on
-the embedded server loads on NVIDIA's container, and what fails there fails here, with the same words.
+These are the checks of Triton's C++ onnxruntime backend. A Python-based backend is checked by
+nobody: wrong dims or datatypes would load and then serve nonsense. With the same checks here, what
+loads on the embedded server loads on NVIDIA's container, and what fails there fails here, with the
+same words.
 
 Source: triton-inference-server/onnxruntime_backend, `src/onnxruntime.cc` (ValidateInputs,
 ValidateOutputs) and `src/onnxruntime_utils.cc` (CompareDimsSupported), release 24.10.
@@ -39,7 +40,7 @@ class ConfigMismatch(Exception):
 
 @dataclass(frozen=True)
 class GraphTensor:
-    """A graph input or output: Triton datatype, and shape with -1 for a dynamic axis ([] is rank 0)."""
+    """A graph input or output: Triton datatype; shape with -1 for a dynamic axis, () for rank 0."""
 
     name: str
     dtype: str

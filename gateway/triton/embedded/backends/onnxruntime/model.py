@@ -6,9 +6,9 @@ once, `execute` with one or more requests at a time, and `finalize` before it le
 in and go out by DLPack: the stub's own numpy bridge was built against numpy 1 and gets sizes wrong
 under numpy 2.
 
-Presence: with INSTANCES_DIR in the environment, an instance keeps a file there named after its pid,
-from the start of `initialize` to the end of `finalize`. A file whose process is gone therefore means
-a crash, never an unload; Triton itself neither reports nor repairs that.
+Presence: with INSTANCES_DIR in the environment, an instance keeps a file there named after its
+pid, from the start of `initialize` to the end of `finalize`. A file whose process is gone therefore
+means a crash, never an unload; Triton itself neither reports nor repairs that.
 
 Source: Triton "Python-based backends", and triton-inference-server/python_backend README.
 """
@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import threading
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from session import open_session, run_options
 
 INSTANCES_DIR = "GATEWAY_TRITON_INSTANCES_DIR"
+# How onnxruntime's arena says that there is no more.
+OUT_OF_MEMORY = "Failed to allocate memory"
 
 
 class TritonPythonModel:
@@ -89,8 +92,11 @@ class TritonPythonModel:
         return feed
 
     def _groups(self, feeds):
-        """Split the indices into those which can run as one batch: same inputs, equal shapes behind
-        the batch axis. A model that does not batch runs one at a time."""
+        """Split the indices into those that can run as one batch.
+
+        These have the same inputs with equal shapes behind the batch axis. A model that does not
+        batch runs one at a time.
+        """
         if not self._batches:
             return [[index] for index in feeds]
         groups = {}
@@ -100,28 +106,30 @@ class TritonPythonModel:
         return list(groups.values())
 
     def _run_group(self, wanted, feeds):
-        """Run `feeds` as one batch; return for each its {output: array}, or the TritonError."""
+        """Run `feeds` as one batch; return for each its {output: OrtValue}, or the TritonError."""
         if len(feeds) == 1:
             return [self._run(wanted, feeds[0])]
-        rows = [len(next(iter(feed.values()))) for feed in feeds]
         merged = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
         answer = self._run(wanted, merged)
         if isinstance(answer, pb.TritonError):
             # One bad request must not fail those that happened to be batched with it.
             return [self._run(wanted, feed) for feed in feeds]
-        bounds = np.cumsum([0, *rows])
-        for name, array in answer.items():
+        rows = [len(next(iter(feed.values()))) for feed in feeds]
+        bounds = [0, *accumulate(rows)]
+        arrays = {name: np.from_dlpack(value) for name, value in answer.items()}
+        for name, array in arrays.items():
             if array.ndim == 0 or len(array) != bounds[-1]:
                 message = f"output '{name}' of shape {list(array.shape)} does not keep the batch"
                 return [pb.TritonError(message, pb.TritonError.INTERNAL)] * len(feeds)
         return [
-            {name: array[start:stop] for name, array in answer.items()}
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+            {name: _owning_copy(array[start:stop]) for name, array in arrays.items()}
+            for start, stop in pairwise(bounds)
         ]
 
     def _run(self, wanted, feed):
+        values = {name: OrtValue.ortvalue_from_numpy(array) for name, array in feed.items()}
         try:
-            arrays = self._session.run(wanted, feed, self._run_options)
+            answer = self._session.run_with_ort_values(wanted, values, self._run_options)
         except ort_errors.InvalidArgument as error:
             return pb.TritonError(f"onnx runtime error 2: {error}", pb.TritonError.INVALID_ARG)
         except MemoryError as error:
@@ -130,23 +138,37 @@ class TritonPythonModel:
             )
         except Exception as error:  # noqa: BLE001 - whatever it was, it belongs to this request alone
             return pb.TritonError(f"onnx runtime error: {error}", pb.TritonError.INTERNAL)
-        return dict(zip(wanted, arrays, strict=True))
+        return {name: _bare(value) for name, value in zip(wanted, answer, strict=True)}
 
     def _response(self, requested, answer):
         if isinstance(answer, pb.TritonError):
             return pb.InferenceResponse(error=answer)
-        return pb.InferenceResponse([_output(name, answer[name]) for name in requested])
+        # onnxruntime's capsules and not numpy's: numpy complains, on every request, about how the
+        # stub marks a capsule as used.
+        return pb.InferenceResponse(
+            [pb.Tensor.from_dlpack(name, answer[name].to_dlpack()) for name in requested]
+        )
 
     def _withdraw(self):
         if self._presence is not None:
             self._presence.unlink(missing_ok=True)
 
 
-def _output(name, array):
-    # onnxruntime's capsule and not numpy's: numpy complains, on every request, about how the stub
-    # marks a capsule as used. Nothing is copied, the OrtValue keeps the array alive.
-    value = OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
-    return pb.Tensor.from_dlpack(name, value._ortvalue.to_dlpack())
+def _bare(value):
+    """Return what is below the Python wrapper of an OrtValue: only that speaks DLPack."""
+    return value._ortvalue  # noqa: SLF001 - onnxruntime has no public way
+
+
+def _owning_copy(array):
+    """
+    Return an OrtValue that owns its memory.
+
+    One made by `ortvalue_from_numpy` only borrows: its capsule would point to memory that is free
+    by the time the stub copies it out, after `execute` has returned.
+    """
+    value = OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype)
+    value.update_inplace(np.ascontiguousarray(array))
+    return _bare(value)
 
 
 def _model_file(args, config):

@@ -1,10 +1,10 @@
 """
-An onnxruntime session as the model configuration asks for it: parameters, graph optimization level,
-execution accelerators, and the kind of the instance.
+An onnxruntime session as the model configuration asks for it: parameters, graph optimization
+level, execution accelerators, and the kind of the instance.
 
-The keys and their values are those of Triton's C++ onnxruntime backend; unknown keys of `parameters`
-are ignored there, so they are here. One key is ours, because idle threads that spin cost a small
-server a core: `session.intra_op.allow_spinning` (0 or 1), passed on to onnxruntime.
+The keys and their values are those of Triton's C++ onnxruntime backend; unknown keys of
+`parameters` are ignored there, so they are here. One key is ours, because idle threads that spin
+cost a small server a core: `session.intra_op.allow_spinning` (0 or 1), passed on to onnxruntime.
 
 Source: triton-inference-server/onnxruntime_backend README ("Model Config Options") and
 `src/onnxruntime.cc`, release 24.10.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
-from load_checks import ConfigMismatch
+from load_checks import ConfigMismatch  # type: ignore[import-not-found]  # beside it, in the stub
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # accelerator in config.pbtxt -> execution provider of onnxruntime
@@ -87,7 +87,7 @@ def session_options(config: Mapping[str, Any]) -> ort.SessionOptions:
 
 
 def run_options(config: Mapping[str, Any]) -> ort.RunOptions | None:
-    """Return the options of every run, or None: arena shrinkage, such as "cpu:0" or "cpu:0;gpu:0"."""
+    """Return the options of every run: arena shrinkage, "cpu:0" or "cpu:0;gpu:0"; or None."""
     arenas = _parameters(config).get(SHRINKAGE)
     if not arenas:
         return None
