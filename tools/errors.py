@@ -1,76 +1,106 @@
 """
-Why the converter refuses a model, as one tree. `code` is stable; the text says what to change.
+What can be wrong with a model, a name or a repository. Every error has a stable `code`.
 
     ToolError
-    ├── ModelInvalid             model_invalid
-    ├── ExternalDataForbidden    external_data_forbidden
-    ├── OperatorUnsupported      operator_unsupported
-    ├── OpsetUnsupported         opset_unsupported
-    ├── SignatureUnsupported     signature_unsupported
-    ├── NameInvalid              name_invalid
-    ├── VersionInvalid           version_invalid
-    ├── VersionExists            version_exists
-    └── StorageFull              storage_full
+    ├── ModelInvalid            model_invalid
+    ├── ExternalDataForbidden   external_data_forbidden
+    ├── OperatorUnsupported     operator_unsupported
+    ├── OpsetUnsupported        opset_unsupported
+    ├── SignatureUnsupported    signature_unsupported
+    ├── ConfigInvalid           config_invalid
+    ├── NameInvalid             name_invalid
+    ├── NameConflict            name_conflict
+    ├── VersionInvalid          version_invalid
+    ├── VersionExists           version_exists
+    ├── VersionMissing          version_missing
+    ├── PathEscapes             path_escapes
+    └── StorageFull             storage_full
+
+The texts name models, versions and tensors, never paths: they may be shown to whoever uploaded.
 """
 
 from typing import ClassVar
 
 
 class ToolError(Exception):
-    """The root."""
+    """The base of all errors of this package."""
 
-    code: ClassVar[str] = "tool_error"
+    code: ClassVar[str]
 
 
 class ModelInvalid(ToolError):
-    """The bytes are not an ONNX model that can be read."""
+    """Not an ONNX model: empty, truncated, some other file."""
 
     code = "model_invalid"
 
 
 class ExternalDataForbidden(ToolError):
-    """The model keeps data in other files; only models in one file are taken."""
+    """The model refers to another file for its weights; that file was not opened."""
 
     code = "external_data_forbidden"
 
 
 class OperatorUnsupported(ToolError):
-    """The model uses an operator or a domain that the runtime does not know."""
+    """The runtime does not know an operator of the model."""
 
     code = "operator_unsupported"
 
 
 class OpsetUnsupported(ToolError):
-    """The model's opset or IR version is newer than the runtime."""
+    """The model's opset or IR version is newer than the runtime's."""
 
     code = "opset_unsupported"
 
 
 class SignatureUnsupported(ToolError):
-    """The model's inputs or outputs are not those of an image classifier."""
+    """Inputs or outputs that cannot be served; the text shows them."""
 
     code = "signature_unsupported"
 
 
+class ConfigInvalid(ToolError):
+    """A config.pbtxt that Triton could not read."""
+
+    code = "config_invalid"
+
+
 class NameInvalid(ToolError):
-    """The name breaks the rules for names."""
+    """Not a model name."""
 
     code = "name_invalid"
 
 
+class NameConflict(ToolError):
+    """The name differs from that of an existing model in nothing but case."""
+
+    code = "name_conflict"
+
+
 class VersionInvalid(ToolError):
-    """The version is no positive 63-bit number."""
+    """Not a version number."""
 
     code = "version_invalid"
 
 
 class VersionExists(ToolError):
-    """The version is published already; a version is never written twice."""
+    """The version is already there, and versions are immutable."""
 
     code = "version_exists"
 
 
+class VersionMissing(ToolError):
+    """The repository has no such version."""
+
+    code = "version_missing"
+
+
+class PathEscapes(ToolError):
+    """A symbolic link leads out of the repository."""
+
+    code = "path_escapes"
+
+
 class StorageFull(ToolError):
-    """The disk is full; nothing was changed."""
+    """No space left for the model; nothing of it was kept."""
 
     code = "storage_full"

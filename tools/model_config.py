@@ -1,43 +1,51 @@
 """
-Triton's config.pbtxt for a signature, made from Triton's own protobuf and never pasted together.
+Triton's model configuration (config.pbtxt) for a signature, made from Triton's own protobuf and
+never pasted together: whatever a tensor is called, the text parses back to the same name.
 
-What it always says, and why: the backend by name (the same file serves the embedded Python-based
-backend and the C++ one of the NGC image); how many instances and threads (the defaults
-oversubscribe a small machine); a bounded queue; a warm-up, so that the first caller does not pay
-for it; and just which versions are served.
+What it always says, and why:
 
-Source: Triton, Model Configuration; onnxruntime_backend (load checks).
+- the backend by name, so that one file serves the embedded Python-based backend and the C++ one of
+  NVIDIA's container, and KIND_AUTO: the GPU where there is one;
+- the number of instances (Triton's default on a CPU is two) and of threads (onnxruntime's default
+  is every core, for each instance);
+- a bounded queue that refuses what waited too long;
+- a warm-up, so that the first caller does not pay for the first run;
+- exactly which versions are served: Triton's default is the highest number only.
+
+Inputs and outputs repeat the graph's shapes to the letter, because the C++ backend compares them: a
+fixed size of an input and every size of an output must be equal.
+
+Source: Triton, Model Configuration; triton-inference-server/onnxruntime_backend,
+`src/onnxruntime.cc` (ValidateInputs, ValidateOutputs), release 24.10.
 """
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tools.errors import ModelInvalid
-from tools.onnx_signature import ModelSignature, Shape, TensorSignature
+from tools.errors import ConfigInvalid
+from tools.names import check_model_name, check_version
+from tools.placement import Placement, placement_for_machine
+from tools.signature import ModelSignature, Shape, TensorSignature
 
-_WARMUP_SIDE = 224
+__all__ = [
+    "ConfigOptions",
+    "Placement",
+    "generate_config",
+    "parse",
+    "placement_for_machine",
+    "render",
+    "to_json",
+    "triton_datatype",
+    "warm_up_shapes",
+    "with_versions",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """How a model uses the machine: instances side by side, threads inside each."""
-
-    instances: int
-    intra_op_threads: int
-
-
-def placement_for_machine(cores: int | None = None) -> Placement:
-    """
-    Share the cores out: instances × threads = cores. One thread each measures best for throughput
-    without losing latency to oversubscription, up to four instances; more cores become threads.
-    """
-    cores = cores or len(os.sched_getaffinity(0))
-    instances = min(cores, 4)
-    return Placement(instances, max(1, cores // instances))
+BACKEND = "onnxruntime"
+_WARM_UP_SIDE = 224
+_CHANNEL_COUNTS = frozenset({1, 3, 4})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +55,21 @@ class ConfigOptions:
 
     Attributes:
         placement: Instances and threads.
-        max_batch_size: Largest batch where the model can batch at all.
-        max_queue_size: Requests that may wait for the model on one replica.
-        queue_timeout_us: A request that waited longer is refused.
-        label_filename: Triton's file of class names, if there is one.
+        max_batch_size: Largest batch, where the model can batch at all; 0: never batch.
+        queue_delay_us: How long a request may wait for others to share a batch with, microseconds.
+            0 adds no latency: only requests that are waiting anyway are batched.
+        max_queue_size: Requests that may wait on one replica; the next is refused.
+        queue_timeout_us: A request that waited longer is refused, microseconds.
+        warm_up: Run once while loading.
+        label_filename: File of class names for the first output, relative to the model's directory.
     """
 
     placement: Placement = field(default_factory=placement_for_machine)
     max_batch_size: int = 8
+    queue_delay_us: int = 0
     max_queue_size: int = 256
     queue_timeout_us: int = 30_000_000
+    warm_up: bool = True
     label_filename: str | None = None
 
 
@@ -64,66 +77,80 @@ def generate_config(
     name: str, signature: ModelSignature, *, versions: Sequence[int], options: ConfigOptions
 ) -> pb.ModelConfig:
     """
-    Generate the config of a model.
+    Generate the configuration of a model.
 
-    Batching is on exactly when the first axis of every tensor is open; then `dims` leave it out. A
-    model with a fixed batch keeps its full shapes and is never given two requests at once.
+    It batches exactly when the first axis of every tensor is dynamic; `dims` then leave that axis
+    out. Any other model keeps its full shapes and runs one request at a time.
 
     Args:
         name: The model's name, which is its directory's.
-        signature: Its tensors.
+        signature: Its inputs and outputs.
         versions: The versions to serve.
         options: Everything else.
+
+    Raises:
+        NameInvalid, VersionInvalid: The name or a number is not allowed.
     """
     batches = signature.batchable and options.max_batch_size > 0
     config = pb.ModelConfig(
-        name=name,
-        backend="onnxruntime",
+        name=check_model_name(name),
+        backend=BACKEND,
         max_batch_size=options.max_batch_size if batches else 0,
-        input=[
-            pb.ModelInput(name=t.name, data_type=_data_type(t), dims=_dims(t, batches))
-            for t in signature.inputs
-        ],
-        output=[
-            pb.ModelOutput(name=t.name, data_type=_data_type(t), dims=_dims(t, batches))
-            for t in signature.outputs
-        ],
+        input=[pb.ModelInput(**_tensor(tensor, batches)) for tensor in signature.inputs],
+        output=[pb.ModelOutput(**_tensor(tensor, batches)) for tensor in signature.outputs],
         instance_group=[
             pb.ModelInstanceGroup(
                 count=options.placement.instances, kind=pb.ModelInstanceGroup.KIND_AUTO
             )
         ],
         parameters={
-            "intra_op_thread_count": _parameter(str(options.placement.intra_op_threads)),
-            "inter_op_thread_count": _parameter("1"),
+            "intra_op_thread_count": _parameter(options.placement.intra_op_threads),
+            "inter_op_thread_count": _parameter(1),
         },
-        model_warmup=[_warmup(signature, batches)],
-        # Also without batching: it is this scheduler that bounds the queue.
+        # Also where nothing can be batched: without this scheduler no queue policy applies. With
+        # max_batch_size 0 it runs requests one by one (seen on Triton 2.51).
         dynamic_batching=pb.ModelDynamicBatching(
+            max_queue_delay_microseconds=options.queue_delay_us if batches else 0,
             default_queue_policy=pb.ModelQueuePolicy(
                 timeout_action=pb.ModelQueuePolicy.REJECT,
                 default_timeout_microseconds=options.queue_timeout_us,
                 max_queue_size=options.max_queue_size,
-            )
+            ),
         ),
     )
     if options.label_filename and config.output:
         config.output[0].label_filename = options.label_filename
+    if options.warm_up:
+        config.model_warmup.append(_warm_up(signature, batches))
     return with_versions(config, versions)
 
 
+def warm_up_shapes(signature: ModelSignature) -> dict[str, tuple[int, ...]]:
+    """
+    Choose the shape that each input is warmed up with, the batch axis included: one image, dynamic
+    sides 224, a dynamic channel axis 3.
+    """
+    return {tensor.name: _concrete(tensor.shape) for tensor in signature.inputs}
+
+
 def with_versions(config: pb.ModelConfig, versions: Sequence[int]) -> pb.ModelConfig:
-    """Return a copy that serves just these versions."""
+    """
+    Return a copy that serves just these versions.
+
+    Raises:
+        VersionInvalid: One is not a version number.
+    """
+    numbers = sorted({check_version(version) for version in versions})
     changed = pb.ModelConfig()
     changed.CopyFrom(config)
     changed.version_policy.CopyFrom(
-        pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=sorted(versions)))
+        pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=numbers))
     )
     return changed
 
 
 def render(config: pb.ModelConfig) -> str:
-    """Write a config as the text of a config.pbtxt."""
+    """Write a configuration as the text of a config.pbtxt: ASCII, whatever the names hold."""
     text: str = text_format.MessageToString(config)
     return text
 
@@ -133,53 +160,70 @@ def parse(text: str) -> pb.ModelConfig:
     Read the text of a config.pbtxt.
 
     Raises:
-        ModelInvalid: It is none.
+        ConfigInvalid: Triton could not read it either; the text tells line and column.
     """
     try:
         return text_format.Parse(text, pb.ModelConfig())
-    except text_format.ParseError as error:
-        raise ModelInvalid(f"config.pbtxt cannot be read: {error}") from error
+    except (text_format.ParseError, UnicodeEncodeError) as error:
+        raise ConfigInvalid(f"config.pbtxt cannot be read: {error}") from error
 
 
 def to_json(config: pb.ModelConfig) -> str:
-    """Write a config as the JSON that Triton's load call takes in place of the file."""
+    """Write a configuration as the JSON that Triton's load call takes in place of the file."""
     text: str = json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
     return text
 
 
-def _dims(tensor: TensorSignature, batches: bool) -> list[int]:
-    sizes = tensor.shape[1:] if batches else tensor.shape
-    # A config cannot say "no axes"; a scalar is one axis of one.
-    return [-1 if size is None else size for size in sizes] or [1]
-
-
-def _data_type(tensor: TensorSignature) -> int:
-    name = "TYPE_STRING" if tensor.dtype == "BYTES" else f"TYPE_{tensor.dtype}"
-    value: int = pb.DataType.Value(name)
+def triton_datatype(tensor: TensorSignature) -> int:
+    """Give the number of the tensor's datatype in Triton's protobuf (`DataType`)."""
+    name = "STRING" if tensor.dtype == "BYTES" else tensor.dtype
+    value: int = pb.DataType.Value(f"TYPE_{name}")
     return value
 
 
-def _parameter(text: str) -> pb.ModelParameter:
-    return pb.ModelParameter(string_value=text)
+def _tensor(tensor: TensorSignature, batches: bool) -> dict[str, object]:
+    fields: dict[str, object] = {"name": tensor.name, "data_type": triton_datatype(tensor)}
+    dims = tensor.dims[1:] if batches else tensor.dims
+    if dims:
+        return fields | {"dims": dims}
+    # Triton cannot say "no axes". For a scalar the onnxruntime backend takes one axis of one; a
+    # tensor that has nothing but its batch axis is reshaped to that.
+    return fields | {"dims": (1,)} | ({"reshape": pb.ModelTensorReshape()} if batches else {})
 
 
-def _warmup(signature: ModelSignature, batches: bool) -> pb.ModelWarmup:
-    warmup = pb.ModelWarmup(name="first_request", batch_size=1, count=1)
+def _parameter(value: int) -> pb.ModelParameter:
+    return pb.ModelParameter(string_value=str(value))
+
+
+def _warm_up(signature: ModelSignature, batches: bool) -> pb.ModelWarmup:
+    shapes: Mapping[str, tuple[int, ...]] = warm_up_shapes(signature)
+    # batch_size is 1 without batching too: Triton skips a sample of batch size 0.
+    warm_up = pb.ModelWarmup(name="one_image", batch_size=1, count=1)
     for tensor in signature.inputs:
-        shape = tensor.shape[1:] if batches else tensor.shape
-        warmup.inputs[tensor.name].CopyFrom(
-            pb.ModelWarmup.Input(
-                data_type=_data_type(tensor), dims=_concrete(shape, batches), zero_data=True
-            )
+        shape = shapes[tensor.name]
+        dims = (shape[1:] if batches else shape) or (1,)
+        warm_up.inputs[tensor.name].CopyFrom(
+            pb.ModelWarmup.Input(data_type=triton_datatype(tensor), dims=dims, zero_data=True)
         )
-    return warmup
+    return warm_up
 
 
-def _concrete(shape: Shape, batches: bool) -> list[int]:
-    """Choose a size for every open axis: one image, sides of 224, three channels at the end."""
-    chosen = [_WARMUP_SIDE if size is None else size for size in shape]
-    if not batches and shape and shape[0] is None:
-        chosen[0] = 1
-    if len(shape) >= 3 and shape[-1] is None and shape[1 if not batches else 0] is None:
-        chosen[-1] = 3
-    return chosen or [1]
+def _concrete(shape: Shape) -> tuple[int, ...]:
+    concrete = [_WARM_UP_SIDE if size is None else size for size in shape]
+    if len(shape) != 3 and shape and shape[0] is None:
+        concrete[0] = 1
+    if len(shape) >= 3:
+        channels = _channel_axis(shape)
+        if shape[channels] is None:
+            concrete[channels] = 3
+    return tuple(concrete)
+
+
+def _channel_axis(shape: Shape) -> int:
+    """Find the axis of the channels of an image: first or last; last where both might be."""
+    first, last = len(shape) - 3, len(shape) - 1
+    if shape[last] in _CHANNEL_COUNTS:
+        return last
+    if shape[first] in _CHANNEL_COUNTS or (shape[first] is None and shape[last] is not None):
+        return first
+    return last

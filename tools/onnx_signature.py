@@ -1,29 +1,54 @@
 """
-What an ONNX model takes and answers, read from its graph without running it.
+Read a model's signature out of its ONNX file, without running anything and without opening any
+other file.
 
-Initializers that a graph lists as inputs are defaults, not inputs. Nothing outside the one file is
-ever opened: a model that keeps data elsewhere is refused, wherever in the graph the reference
-hides.
+What Triton compares the configuration with is what onnxruntime says after it has loaded the graph,
+and that is more than what the file declares: a size that the file leaves open may follow from the
+operators, and where the two contradict each other onnxruntime takes the size for unknown. So the
+declared shapes of the outputs are merged with the inferred ones, in the same way. Weights play no
+part in that and are dropped first, which keeps large models cheap.
 
-Source: ONNX, Intermediate Representation (graphs, external data); Triton, Model Configuration
-(datatypes).
+Source: ONNX, IR specification and `onnx.shape_inference`; onnxruntime `core/graph/graph.cc`
+(MergeShapeInfo).
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any, Self
 
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from tools.errors import ExternalDataForbidden, ModelInvalid, SignatureUnsupported
+from tools.errors import ModelInvalid, SignatureUnsupported
+from tools.external_data import refuse_external_data
+from tools.signature import ModelSignature, Shape, TensorSignature, check_classifier
 
-Shape = tuple[int | None, ...]
-"""Sizes by axis; None is a size that the model leaves open."""
+__all__ = [
+    "ModelSignature",
+    "Shape",
+    "TensorSignature",
+    "accepts_inputs",
+    "check_classifier",
+    "read_graph",
+    "read_signature",
+    "signature_of",
+]
 
-_TRITON_DTYPE: Mapping[int, str] = {
+MAX_FILE_BYTES = 2**31 - 1
+# Shapes are computed from small integer tensors (Reshape, Slice, Resize); larger ones are weights.
+_MAX_KEPT_ELEMENTS = 1024
+_VALUE_FIELDS = (
+    "raw_data",
+    "float_data",
+    "int32_data",
+    "string_data",
+    "int64_data",
+    "double_data",
+    "uint64_data",
+)
+# What Triton's onnxruntime backend carries; bfloat16 only in releases of 2026.
+_TRITON_DTYPES: Mapping[int, str] = {
     TensorProto.BOOL: "BOOL",
     TensorProto.UINT8: "UINT8",
     TensorProto.UINT16: "UINT16",
@@ -37,193 +62,202 @@ _TRITON_DTYPE: Mapping[int, str] = {
     TensorProto.FLOAT: "FP32",
     TensorProto.DOUBLE: "FP64",
     TensorProto.STRING: "BYTES",
-    TensorProto.BFLOAT16: "BF16",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSignature:
-    """One input or output. `dtype` is Triton's spelling, for example FP32."""
-
-    name: str
-    dtype: str
-    shape: Shape
-
-    def __str__(self) -> str:
-        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
-        return f"{self.name!r} {self.dtype} [{sizes}]"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSignature:
-    """A model's inputs and outputs, and the versions of ONNX that it is written in."""
-
-    inputs: tuple[TensorSignature, ...]
-    outputs: tuple[TensorSignature, ...]
-    ir_version: int
-    opsets: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def batchable(self) -> bool:
-        """Whether the first axis of every tensor is open, so that requests may share a run."""
-        tensors = (*self.inputs, *self.outputs)
-        return bool(tensors) and all(t.shape and t.shape[0] is None for t in tensors)
-
-    @property
-    def classes(self) -> int | None:
-        """How many scores the first output gives for an image; None where it is left open."""
-        if not self.outputs:
-            return None
-        shape = self.outputs[0].shape
-        if len(shape) == 1:
-            return shape[0]
-        return shape[1] if len(shape) in {2, 4} else None
-
-    def same_tensors(self, other: Self) -> bool:
-        """Whether the other model has the very same inputs and outputs: one config serves both."""
-        return self.inputs == other.inputs and self.outputs == other.outputs
-
-    def to_json(self) -> dict[str, Any]:
-        """Describe it in values that JSON knows."""
-        return {
-            "inputs": [_tensor_to_json(tensor) for tensor in self.inputs],
-            "outputs": [_tensor_to_json(tensor) for tensor in self.outputs],
-            "ir_version": self.ir_version,
-            "opsets": dict(self.opsets),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read back what `to_json` wrote."""
-        return cls(
-            inputs=tuple(_tensor_from_json(tensor) for tensor in value["inputs"]),
-            outputs=tuple(_tensor_from_json(tensor) for tensor in value["outputs"]),
-            ir_version=value["ir_version"],
-            opsets=dict(value["opsets"]),
-        )
-
-    def __str__(self) -> str:
-        inputs = "; ".join(str(tensor) for tensor in self.inputs) or "none"
-        outputs = "; ".join(str(tensor) for tensor in self.outputs) or "none"
-        return f"inputs: {inputs}; outputs: {outputs}"
+# A shape as far as it is known: None if not even the rank is.
+_KnownShape = Shape | None
 
 
 def read_signature(path: Path) -> ModelSignature:
     """
-    Read the signature of a model file.
+    Read what the model in `path` takes and answers.
 
     Raises:
-        ModelInvalid: It is no ONNX model, or a damaged one.
-        ExternalDataForbidden: It keeps data in other files. None of them was opened.
-        SignatureUnsupported: A tensor of it is no tensor (a sequence, a map) or of an unknown type.
+        ModelInvalid: Not an ONNX file, or a damaged one.
+        ExternalDataForbidden: It keeps values in another file.
+        SignatureUnsupported: A sequence, map, optional, or a datatype that Triton cannot carry.
+        OSError: The file cannot be read.
     """
-    return signature_of(load_model(path))
+    return signature_of(read_graph(path))
 
 
-def load_model(path: Path) -> onnx.ModelProto:
+def read_graph(path: Path) -> onnx.ModelProto:
     """
-    Parse a model file, data inside it only.
+    Parse the file and drop the weights: the graph, and the constants that shapes depend on.
 
     Raises:
-        ModelInvalid: It is no ONNX model, or a damaged one.
-        ExternalDataForbidden: It keeps data in other files. None of them was opened.
+        ModelInvalid: Not an ONNX file, or a damaged one.
+        ExternalDataForbidden: It keeps values in another file.
+        OSError: The file cannot be read.
     """
+    size_bytes = path.stat().st_size
+    if size_bytes == 0:
+        raise ModelInvalid("The file is empty.")
+    if size_bytes > MAX_FILE_BYTES:
+        raise ModelInvalid("The file is larger than 2 GiB, the limit of an ONNX file.")
+    model = onnx.ModelProto()
     try:
-        model = onnx.load(path, format="protobuf", load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise ModelInvalid("The file is not an ONNX model, or it is cut short.") from error
-    if not model.HasField("graph") or not model.ir_version:
-        raise ModelInvalid("The file holds no ONNX graph.")
-    if (name := next(_external_tensors(model), None)) is not None:
-        raise ExternalDataForbidden(
-            f"Tensor {name!r} keeps its data in another file. Save the model in one file "
-            "(onnx.save_model with save_as_external_data=False)."
-        )
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ModelInvalid("Not an ONNX model, or a truncated one.") from error
+    if not (model.ir_version > 0 and model.HasField("graph") and model.opset_import):
+        raise ModelInvalid("Not an ONNX model: no IR version, graph or operator set.")
+    refuse_external_data(model)
+    _drop_weights(model.graph)
     return model
 
 
 def signature_of(model: onnx.ModelProto) -> ModelSignature:
     """
-    Read the signature of a parsed model.
+    Tell what the graph takes and answers. The graph is not changed.
 
     Raises:
-        SignatureUnsupported: A tensor of it is no tensor or of an unknown type.
+        ModelInvalid: A name is not UTF-8.
+        SignatureUnsupported: A sequence, map, optional, or a datatype that Triton cannot carry.
     """
-    graph = model.graph
-    defaults = {tensor.name for tensor in graph.initializer}
-    defaults |= {tensor.values.name for tensor in graph.sparse_initializer}
+    try:
+        return _signature_of(model)
+    except UnicodeDecodeError as error:
+        raise ModelInvalid("A name in the model is not UTF-8.") from error
+
+
+def _signature_of(model: onnx.ModelProto) -> ModelSignature:
+    inputs = {value.name: _declared(value) for value in _real_inputs(model.graph)}
+    outputs = {value.name: _declared(value) for value in model.graph.output}
+    inferred = _inferred_outputs(model)
+    outputs = {
+        name: (dtype or inferred[name][0], _merge(shape, inferred[name][1]))
+        for name, (dtype, shape) in outputs.items()
+    }
     return ModelSignature(
-        inputs=tuple(_tensor(value) for value in graph.input if value.name not in defaults),
-        outputs=tuple(_tensor(value) for value in graph.output),
+        inputs=_tensors(inputs, model.graph),
+        outputs=_tensors(outputs, model.graph),
         ir_version=model.ir_version,
-        opsets={opset.domain: opset.version for opset in model.opset_import},
+        opsets={opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
     )
 
 
-def check_classifier(signature: ModelSignature) -> None:
+def accepts_inputs(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> bool:
     """
-    Check that a model is an image classifier: one image in, one vector of scores out first.
+    Whether inputs of these shapes pass through the graph, as far as its shapes tell.
 
-    Raises:
-        SignatureUnsupported: It is not; the text prints the signature.
+    A graph may declare a free size and yet work with one only (a Flatten in front of a matrix).
+
+    Args:
+        model: The graph, as `read_graph` gives it; it is not changed.
+        shapes: Concrete sizes by input, the batch axis included.
     """
-    if len(signature.inputs) != 1:
-        raise SignatureUnsupported(
-            f"A classifier has one input, this model has {len(signature.inputs)}. {signature}"
-        )
-    image = signature.inputs[0]
-    if len(image.shape) != 4 or image.dtype in {"BYTES", "BOOL", "BF16"}:
-        raise SignatureUnsupported(
-            f"The input must be numbers of four axes (batch, height, width, channels). {signature}"
-        )
-    if not signature.outputs:
-        raise SignatureUnsupported(f"The model has no output. {signature}")
-    scores = signature.outputs[0]
-    shaped = len(scores.shape) in {1, 2} or (len(scores.shape) == 4 and scores.shape[2:] == (1, 1))
-    if not shaped or scores.dtype in {"BYTES", "BOOL", "BF16"}:
-        raise SignatureUnsupported(
-            f"The first output must be scores: [N, C], [C] or [N, C, 1, 1]. {signature}"
-        )
+    concrete = onnx.ModelProto()
+    concrete.CopyFrom(model)
+    for value in _real_inputs(concrete.graph):
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, shapes[value.name], strict=True):
+            dim.dim_value = size
+    # Inferred anew for these sizes: what the file says about the others would contradict.
+    del concrete.graph.value_info[:]
+    _forget_shapes(concrete.graph.output)
+    return _infer(concrete, strict=True) is not None
 
 
-def _tensor(value: onnx.ValueInfoProto) -> TensorSignature:
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        shown = (kind or "nothing").removesuffix("_type")
-        raise SignatureUnsupported(f"{value.name!r} is a {shown}, not a tensor.")
+def _drop_weights(graph: onnx.GraphProto) -> None:
+    for tensor in graph.initializer:
+        if prod(tensor.dims) > _MAX_KEPT_ELEMENTS:
+            for name in _VALUE_FIELDS:
+                tensor.ClearField(name)
+
+
+def _real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Leave out initializers: until IR 3 they had to be listed as inputs, and still may be."""
+    given = {tensor.name for tensor in graph.initializer}
+    given |= {tensor.values.name for tensor in graph.sparse_initializer}
+    return [value for value in graph.input if value.name not in given]
+
+
+def _declared(value: onnx.ValueInfoProto) -> tuple[int, _KnownShape]:
     tensor = value.type.tensor_type
-    dtype = _TRITON_DTYPE.get(tensor.elem_type)
-    if dtype is None:
-        raise SignatureUnsupported(
-            f"{value.name!r} is of the element type {tensor.elem_type}, which Triton does not know."
+    shape = None
+    if tensor.HasField("shape"):
+        # A negative size is how some exporters write a dynamic one; onnxruntime reads it so too.
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+            for dim in tensor.shape.dim
         )
-    if not tensor.HasField("shape"):
-        raise SignatureUnsupported(f"{value.name!r} does not say how many axes it has.")
-    sizes = (d.dim_value if d.WhichOneof("value") == "dim_value" else -1 for d in tensor.shape.dim)
-    return TensorSignature(value.name, dtype, tuple(s if s > 0 else None for s in sizes))
+    return tensor.elem_type, shape
 
 
-def _external_tensors(message: Message) -> Iterator[str]:
-    """
-    Find tensors that point outside the file, anywhere: initializers, attributes, subgraphs,
-    functions, sparse tensors, training graphs. One walk over every field that can hold a message.
-    """
-    pending = [message]
-    while pending:
-        current = pending.pop()
-        if isinstance(current, TensorProto):
-            if current.data_location == TensorProto.EXTERNAL or current.external_data:
-                yield current.name
-            continue
-        for descriptor, value in current.ListFields():
-            if descriptor.message_type is None:
-                continue
-            pending.extend([value] if isinstance(value, Message) else value)
+def _inferred_outputs(model: onnx.ModelProto) -> dict[str, tuple[int, _KnownShape]]:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    _forget_shapes(bare.graph.output)
+    inferred = _infer(bare, strict=False) or bare
+    return {value.name: _declared(value) for value in inferred.graph.output}
 
 
-def _tensor_to_json(tensor: TensorSignature) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+def _forget_shapes(values: Iterable[onnx.ValueInfoProto]) -> None:
+    for value in values:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
 
 
-def _tensor_from_json(value: Mapping[str, Any]) -> TensorSignature:
-    return TensorSignature(value["name"], value["dtype"], tuple(value["shape"]))
+def _infer(model: onnx.ModelProto, *, strict: bool) -> onnx.ModelProto | None:
+    """Run ONNX's shape inference; None where it fails, as it may for operators it does not know."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return None
+
+
+def _merge(declared: _KnownShape, inferred: _KnownShape) -> _KnownShape:
+    if declared is None or inferred is None:
+        return inferred if declared is None else declared
+    if len(declared) != len(inferred):
+        return None
+    return tuple(
+        said if followed is None or followed == said else followed if said is None else None
+        for said, followed in zip(declared, inferred, strict=True)
+    )
+
+
+def _tensors(
+    found: dict[str, tuple[int, _KnownShape]], graph: onnx.GraphProto
+) -> tuple[TensorSignature, ...]:
+    tensors = []
+    for name, (dtype, shape) in found.items():
+        if dtype not in _TRITON_DTYPES:
+            raise _refused(f"{name!r} is not a tensor that Triton can carry", graph)
+        if shape is None:
+            raise _refused(f"the rank of {name!r} is not known", graph)
+        if 0 in shape:
+            raise _refused(f"{name!r} is empty", graph)
+        if not name or "\0" in name:
+            raise _refused(f"{name!r} is not a name that Triton can carry", graph)
+        tensors.append(TensorSignature(name, _TRITON_DTYPES[dtype], shape))
+    return tuple(tensors)
+
+
+def _refused(reason: str, graph: onnx.GraphProto) -> SignatureUnsupported:
+    inputs = ", ".join(map(_describe, _real_inputs(graph))) or "none"
+    outputs = ", ".join(map(_describe, graph.output)) or "none"
+    return SignatureUnsupported(
+        f"The signature cannot be served: {reason}. The model has "
+        f"inputs: {inputs}; outputs: {outputs}"
+    )
+
+
+def _describe(value: onnx.ValueInfoProto) -> str:
+    kind: str | None = value.type.WhichOneof("value")
+    if kind not in {"tensor_type", "sparse_tensor_type"}:
+        return f"{value.name!r} {(kind or 'of no type').removesuffix('_type')}"
+    dtype, shape = _declared(value)
+    spelling = _TRITON_DTYPES.get(dtype) or _onnx_dtype(dtype)
+    if kind == "sparse_tensor_type":
+        return f"{value.name!r} sparse tensor"
+    if shape is None:
+        return f"{value.name!r} {spelling} of unknown rank"
+    return str(TensorSignature(value.name, spelling, shape))
+
+
+def _onnx_dtype(dtype: int) -> str:
+    known: dict[int, str] = dict(
+        zip(TensorProto.DataType.values(), TensorProto.DataType.keys(), strict=True)
+    )
+    return known.get(dtype, f"datatype {dtype}")

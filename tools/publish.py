@@ -1,55 +1,56 @@
 """
-Publish one version: the one entry for the gateway and the command line.
+Publish a version of a model: the one entry for the gateway and the command line.
 
-    read the signature → stage a copy → generate config.pbtxt → rename the version into place
+    copy into staging → read the signature of the copy → generate the configuration → rename
 
-A version is immutable: its number is never used again and its directory never written to. The
-config on disk names the newest version, for a bare tritonserver and for people; a gateway tells
-Triton at each load which versions it wants.
+The labels lie in the version's directory because a new file beside config.pbtxt makes Triton reload
+every version of the model. A rewritten config.pbtxt does not, as long as the versions are loaded
+with a configuration of their own, as the gateway does (both seen on Triton 2.51).
+
+Source: Triton, Model Repository; Triton, Model Management.
 """
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import os
+import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tritonclient.grpc import model_config_pb2 as pb
+
 from tools import model_config
-from tools.errors import ModelInvalid, SignatureUnsupported, VersionExists
+from tools.errors import ModelInvalid, NameConflict, VersionExists
+from tools.existing_config import complete, fits
 from tools.model_config import ConfigOptions
 from tools.names import check_model_name, check_version
-from tools.onnx_signature import ModelSignature, read_signature
-from tools.repository_writer import (
+from tools.plan import LABELS_FILE, plan_config
+from tools.published import (
     CONFIG_FILE,
     MODEL_FILE,
-    copy_synced,
-    publish_directory,
-    replace_text,
-    staging_folder,
+    PublishedVersion,
+    next_version,
+    published_versions,
+    read_config,
+    read_labels,
+    read_published,
 )
+from tools.repository_writer import (
+    copy_synced,
+    publish_into_model,
+    publish_model,
+    refuse_escape,
+    staging_folder,
+    write_synced,
+)
+from tools.signature import ModelSignature
 
-LABELS_FILE = "labels.txt"
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedVersion:
-    """
-    A version as it lies in the repository.
-
-    Attributes:
-        digest, size_bytes: Of the published file; digests read "sha256:…".
-        source_digest: Of the file that was given.
-        config_text: The config that the version is to be loaded with.
-        changes: What the converter changed in the graph; empty if the two files are the same.
-    """
-
-    name: str
-    version: int
-    digest: str
-    source_digest: str
-    size_bytes: int
-    signature: ModelSignature
-    config_text: str
-    changes: tuple[str, ...] = ()
+__all__ = [
+    "PublishedVersion",
+    "next_version",
+    "publish_version",
+    "published_versions",
+    "read_labels",
+    "read_published",
+]
 
 
 def publish_version(
@@ -60,107 +61,108 @@ def publish_version(
     version: int,
     options: ConfigOptions,
     labels: Sequence[str] | None = None,
+    check: Callable[[ModelSignature], None] | None = None,
 ) -> PublishedVersion:
     """
-    Publish a model file as a version.
+    Publish a model file as a version. A crash leaves the version absent or complete.
+
+    The model's config.pbtxt, if it fits the inputs and outputs, keeps what somebody tuned in it
+    and only goes on to the new version; else it is replaced.
 
     Args:
         source: The model file.
-        repository: The model repository.
+        repository: The model repository; it is made if it is not there.
         name, version: Under which to publish.
         options: How to serve it.
-        labels: One class name for each score.
+        labels: One class name for each score, in order.
+        check: Called with the signature before anything is published; what it raises is raised.
 
     Raises:
-        NameInvalid, VersionInvalid: The name or the number is not allowed.
+        NameInvalid, NameConflict, VersionInvalid: The name or the number is not allowed.
         ModelInvalid, ExternalDataForbidden, SignatureUnsupported: The model is refused.
+        ConfigInvalid: The model has a config.pbtxt that cannot be read.
+        PathEscapes: The model's directory is a link out of the repository.
         VersionExists: The version is published already.
-        StorageFull: The disk is full; nothing was changed.
+        StorageFull: No space is left; nothing was changed.
     """
     check_model_name(name)
     check_version(version)
-    directory = repository / name
-    if (directory / str(version)).exists():
-        raise VersionExists(f"Version {version} of {name} is published already.")
-    signature = read_signature(source)
-    if not signature.inputs or not signature.outputs:
-        raise SignatureUnsupported(f"The model takes or answers nothing. {signature}")
-    if labels is not None:
-        _check_labels(labels, signature)
-        options = replace(options, label_filename=LABELS_FILE)
+    if not stat.S_ISREG(source.stat().st_mode):
+        raise ModelInvalid("The model is not a file.")
+    model = repository / name
     with staging_folder(repository) as staging:
-        staged = staging / str(version)
-        staged.mkdir()
+        _check_place(repository, name, version)
+        # <staging>/NAME is laid out as the model's directory will be.
+        staged = staging / name / str(version)
+        staged.mkdir(parents=True)
         digest, size_bytes = copy_synced(source, staged / MODEL_FILE)
-        config = _config(directory, name, version, signature, options)
-        publish_directory(staged, directory / str(version))
-        # After the version: a config that names a version which is not there cannot be loaded.
+        # Of the copy: what is described is what will be served, whatever becomes of the source.
+        signature, config = plan_config(
+            staged / MODEL_FILE, name=name, version=version, options=options, labels=labels
+        )
+        if check is not None:
+            check(signature)
         if labels is not None:
-            replace_text(staging, directory / LABELS_FILE, "".join(f"{one}\n" for one in labels))
-        replace_text(staging, directory / CONFIG_FILE, config)
-    return PublishedVersion(name, version, digest, digest, size_bytes, signature, config)
+            write_synced(staged / LABELS_FILE, "".join(f"{label}\n" for label in labels))
+        text = _publish(staging / name, model, version, signature, config)
+    return PublishedVersion(name, version, digest, digest, size_bytes, signature, text)
 
 
-def read_published(repository: Path, name: str, version: int) -> PublishedVersion:
-    """
-    Describe a version that lies in the repository already, whoever put it there. A config.pbtxt
-    that somebody wrote is kept as it is.
-
-    Raises:
-        NameInvalid, VersionInvalid: The name or the number is not allowed.
-        ModelInvalid, ExternalDataForbidden, SignatureUnsupported: The model cannot be served.
-    """
-    check_model_name(name)
-    check_version(version)
-    path = repository / name / str(version) / MODEL_FILE
-    signature = read_signature(path)
-    with path.open("rb") as file:
-        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    written = repository / name / CONFIG_FILE
-    if written.is_file():
-        text = written.read_text()
-        if model_config.parse(text).name not in {"", name}:
-            raise ModelInvalid(f"config.pbtxt of {name} is that of another model.")
-    else:
-        config = model_config.generate_config(
-            name, signature, versions=[version], options=ConfigOptions()
-        )
-        text = model_config.render(config)
-    return PublishedVersion(name, version, digest, digest, path.stat().st_size, signature, text)
-
-
-def published_versions(repository: Path, name: str) -> list[int]:
-    """List the versions of a model that lie in the repository, in order."""
-    directory = repository / name
-    if not directory.is_dir():
-        return []
-    return sorted(
-        int(entry.name)
-        for entry in directory.iterdir()
-        if entry.name.isdecimal() and not entry.name.startswith("0") and entry.is_dir()
-    )
-
-
-def next_version(repository: Path, name: str) -> int:
-    """Tell the number after the highest that lies in the repository."""
-    return max(published_versions(repository, name), default=0) + 1
-
-
-def _config(
-    directory: Path, name: str, version: int, signature: ModelSignature, options: ConfigOptions
+def _publish(
+    staged: Path, model: Path, version: int, signature: ModelSignature, config: pb.ModelConfig
 ) -> str:
-    """Keep a config whose tensors are the same (somebody may have tuned it), else a new one."""
-    config = model_config.generate_config(name, signature, versions=[version], options=options)
-    written = directory / CONFIG_FILE
-    if written.is_file():
-        kept = model_config.parse(written.read_text())
-        if list(kept.input) == list(config.input) and list(kept.output) == list(config.output):
-            config = model_config.with_versions(kept, [version])
-    return model_config.render(config)
+    """Move the staged model or version into its place; return the text of the configuration."""
+    if not model.exists():
+        text = model_config.render(config)
+        write_synced(staged / CONFIG_FILE, text)
+        try:
+            publish_model(staged, model)
+        except FileExistsError:
+            # Somebody published another version of it meanwhile: join that.
+            (staged / CONFIG_FILE).unlink()
+        else:
+            return text
+    written = read_config(model)
+    text = model_config.render(_keep_tuning(written, config, signature))
+    # The file serves the newest version, so that an older number leaves it as it is.
+    newest = version > max(published_versions(model.parent, model.name), default=0)
+    replaced = text != written and (newest or written is None)
+    if replaced:
+        write_synced(staged / CONFIG_FILE, text)
+    publish_into_model(
+        staged / str(version),
+        model / str(version),
+        staged_config=staged / CONFIG_FILE if replaced else None,
+        config=model / CONFIG_FILE,
+    )
+    return text
 
 
-def _check_labels(labels: Sequence[str], signature: ModelSignature) -> None:
-    if signature.classes is not None and len(labels) != signature.classes:
-        raise SignatureUnsupported(
-            f"There are {len(labels)} labels for {signature.classes} classes. {signature}"
-        )
+def _keep_tuning(
+    written: str | None, config: pb.ModelConfig, signature: ModelSignature
+) -> pb.ModelConfig:
+    if written is None:
+        return config
+    tuned = complete(model_config.parse(written), config)
+    if not fits(tuned, signature):
+        return config
+    if not config.model_warmup:
+        del tuned.model_warmup[:]  # this graph may not take its shapes
+    if label_filename := config.output[0].label_filename:
+        for output in tuned.output:
+            if output.name == config.output[0].name:
+                output.label_filename = label_filename
+    return model_config.with_versions(tuned, config.version_policy.specific.versions)
+
+
+def _check_place(repository: Path, name: str, version: int) -> None:
+    folded = name.casefold()
+    for entry in repository.iterdir():
+        if entry.name != name and entry.name.casefold() == folded:
+            raise NameConflict(
+                f"{name} differs from the model {entry.name} in nothing but case; on some file "
+                "systems they would be one."
+            )
+    refuse_escape(repository / name, repository)
+    if os.path.lexists(repository / name / str(version)):
+        raise VersionExists(f"Version {version} of {name} is published already.")

@@ -2,8 +2,10 @@
 Puts files into a model repository so that a crash at any moment leaves them absent or complete.
 
 Everything is written in a staging folder of the same file system, synced, and renamed into place;
-then the parent is synced. The staging folder is a hidden one beside the models and not inside one
-of them: a stray entry inside a model's directory makes Triton reload every version.
+then the directory that holds it is synced. The staging folder is a hidden one beside the models and
+not inside one of them: a stray entry inside a model's directory makes Triton reload every version.
+
+A write that fails for want of space has changed nothing: what was renamed already is taken back.
 
 Source: Triton, Model Repository (layout); rename(2), fsync(2).
 """
@@ -17,12 +19,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.errors import StorageFull, VersionExists
+from tools.errors import PathEscapes, StorageFull, VersionExists
 
 STAGING = ".staging"
-MODEL_FILE = "model.onnx"
-CONFIG_FILE = "config.pbtxt"
 _CHUNK_BYTES = 1 << 20
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_TAKEN = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
 
 @contextlib.contextmanager
@@ -31,15 +33,15 @@ def staging_folder(repository: Path) -> Iterator[Path]:
     Make an empty folder to prepare files in; it and what is left in it is removed at the end.
 
     Raises:
-        StorageFull: The disk is full.
+        StorageFull: The block, or making the folder, ran out of space.
     """
     folder = repository / STAGING / uuid.uuid4().hex
     with storage_errors():
-        folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep_staging(repository: Path) -> None:
@@ -49,64 +51,82 @@ def sweep_staging(repository: Path) -> None:
 
 def copy_synced(source: Path, target: Path) -> tuple[str, int]:
     """
-    Copy a file and sync it.
+    Copy a file in pieces and sync the copy.
 
     Returns:
         The digest "sha256:…" of what was copied, and its size in bytes.
-
-    Raises:
-        StorageFull: The disk is full.
     """
-    digest, size = hashlib.sha256(), 0
-    with storage_errors(), source.open("rb") as reading, target.open("xb") as writing:
+    digest, size_bytes = hashlib.sha256(), 0
+    with source.open("rb") as reading, target.open("xb") as writing:
         while chunk := reading.read(_CHUNK_BYTES):
             digest.update(chunk)
             writing.write(chunk)
-            size += len(chunk)
+            size_bytes += len(chunk)
         writing.flush()
         os.fsync(writing.fileno())
-    return f"sha256:{digest.hexdigest()}", size
+    return f"sha256:{digest.hexdigest()}", size_bytes
 
 
-def publish_directory(staged: Path, target: Path) -> None:
+def write_synced(target: Path, text: str) -> None:
+    """Write a new file and sync it."""
+    with target.open("x", encoding="utf-8", newline="\n") as writing:
+        writing.write(text)
+        writing.flush()
+        os.fsync(writing.fileno())
+
+
+def publish_model(staged: Path, target: Path) -> None:
     """
-    Rename a staged directory into its place and make that last.
+    Rename a whole staged model, its first version in it, into its place: one step.
+
+    Raises:
+        FileExistsError: A model was published there in the meantime; it was not touched.
+    """
+    _sync_tree(staged)
+    _rename_new(staged, target)
+    sync_directory(target.parent)
+
+
+def publish_into_model(
+    staged_version: Path, version: Path, *, staged_config: Path | None, config: Path
+) -> None:
+    """
+    Rename a staged version into its place, then replace the model's configuration.
+
+    In that order: a configuration that names a version which is not there cannot be loaded.
+
+    Args:
+        staged_version, version: The version's directory, where it was prepared and its place.
+        staged_config: The new configuration; None keeps what is there.
+        config: The configuration's place.
 
     Raises:
         VersionExists: Something is there already; it was not touched.
-        StorageFull: The disk is full.
+        OSError: Nothing was changed.
     """
-    with storage_errors():
-        target.parent.mkdir(exist_ok=True)
-        sync_directory(target.parent.parent)
-        sync_directory(staged)
-        try:
-            # rename(2) replaces an empty directory silently; a version has a file in it.
-            staged.rename(target)
-        except OSError as error:
-            if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
-                raise VersionExists(f"Version {target.name} is published already.") from error
-            raise
-        sync_directory(target.parent)
+    _sync_tree(staged_version)
+    try:
+        _rename_new(staged_version, version)
+    except FileExistsError as error:
+        raise VersionExists(f"Version {version.name} is published already.") from error
+    try:
+        if staged_config is not None:
+            staged_config.replace(config)
+    except OSError:
+        version.rename(staged_version)
+        raise
+    sync_directory(version.parent)
 
 
-def replace_text(staging: Path, target: Path, text: str) -> None:
+def refuse_escape(path: Path, repository: Path) -> None:
     """
-    Give a file a new content in one step; one that has it already is not touched.
+    Check that `path`, once every symbolic link is followed, still lies in the repository.
 
     Raises:
-        StorageFull: The disk is full.
+        PathEscapes: It does not.
     """
-    with storage_errors():
-        if target.exists() and target.read_text() == text:
-            return
-        prepared = staging / target.name
-        with prepared.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        prepared.replace(target)
-        sync_directory(target.parent)
+    if not path.resolve().is_relative_to(repository.resolve()):
+        raise PathEscapes(f"{path.name} is a symbolic link that leads out of the repository.")
 
 
 def sync_directory(path: Path) -> None:
@@ -124,6 +144,22 @@ def storage_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise StorageFull("The disk is full; nothing was changed.") from error
+        if error.errno in _NO_SPACE:
+            raise StorageFull("No space is left in the repository; nothing was changed.") from error
         raise
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    # rename(2) replaces an empty directory and nothing else; what is published is never empty.
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise FileExistsError(error.errno, os.strerror(error.errno), target.name) from error
+        raise
+
+
+def _sync_tree(directory: Path) -> None:
+    """Sync the directories of a staged tree; its files were synced as they were written."""
+    for folder, _, _ in os.walk(directory):
+        sync_directory(Path(folder))
