@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml requirements/dev.txt requirements/runtime.txt
 # With a terminal, the gateway gets a process group of its own (set -m), so that Ctrl-C reaches it
 # and not make: it stops in order and make ends with its exit code, 0.
 run: setup ## Serve on http://127.0.0.1:3000 with the demo model
-	@if [ -t 0 ]; then set -m; fi; $(BIN)/python -m gateway serve --demo
+	@if [ -t 0 ]; then set -m; fi; $(BIN)/python -m gateway serve --demo; exit $$?
 
 test: setup ## Run every test
 	$(BIN)/python -m pytest

@@ -52,6 +52,8 @@ class GatewayProcess:
         self._reader.start()
         url = self._ready.get(timeout=START_TIMEOUT_S)
         if url is None:
+            self.process.wait()
+            self._end()
             raise AssertionError("the gateway ended:\n" + "".join(self.output))
         self.url = url
         self.client = httpx.Client(base_url=url, timeout=60.0, trust_env=False)

@@ -17,7 +17,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import event, make_url
+from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -85,27 +85,21 @@ async def open_database(url: str) -> Database:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = _sqlite_engine(parsed)
+        with _driver_errors():
+            engine = _sqlite_engine(parsed)
     else:
         engine = create_async_engine(
             parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True
         )
-    database = Database(engine)
-    try:
-        with _driver_errors():
-            async with engine.connect() as connection:
-                with _sqlite_migration_lock(parsed):
-                    await connection.run_sync(_migrate)
-                await connection.commit()
-    except BaseException:
-        await database.close()
-        raise
-    return database
+    with _driver_errors():
+        await asyncio.to_thread(_migrate, parsed)
+    return Database(engine)
 
 
 def _sqlite_engine(url: URL) -> AsyncEngine:
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    if not url.database or url.database == ":memory:":
+        raise StoreUnavailable("DATABASE_URL: a database in memory would forget everything.")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"), connect_args={"timeout": _BUSY_TIMEOUT_S}
     )
@@ -127,21 +121,24 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     return engine
 
 
-def _migrate(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+def _migrate(url: URL) -> None:
+    """Bring the schema up to date; gateways that start at once do it one after the other."""
+    sqlite = url.get_backend_name() == "sqlite"
+    engine = create_engine(url.set(drivername="sqlite" if sqlite else "postgresql+psycopg"))
+    try:
+        with _file_lock(url) if sqlite else contextlib.nullcontext(), engine.begin() as connection:
+            if not sqlite:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+            config = Config()
+            config.set_main_option("script_location", str(_MIGRATIONS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
 
 
 @contextlib.contextmanager
-def _sqlite_migration_lock(url: URL) -> Iterator[None]:
-    """Two gateways that start at once on one file migrate one after the other."""
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
-        yield
-        return
+def _file_lock(url: URL) -> Iterator[None]:
     with Path(f"{url.database}.migrating").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
