@@ -112,7 +112,7 @@ async def running_triton(
         yield running
     finally:
         await running.close()
-        await embedded.stop()
+        await embedded.stop(idle=True)
 
 
 def tiny_classifier(classes: int = 5, seed: int = 0) -> bytes:

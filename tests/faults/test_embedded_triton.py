@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from gateway.triton.embedded import AlreadyRunning, EmbeddedOptions, EmbeddedTriton, Ports
 from gateway.triton.embedded.backoff import restart_delay_s
@@ -299,3 +300,41 @@ async def test_admin_calls_want_the_secret(tmp_path: Path) -> None:
         assert (
             await client.get(f"http://{running.endpoint.metrics_url}/metrics")
         ).status_code == 200
+
+
+async def test_stop_lets_requests_end(tmp_path: Path) -> None:
+    """A request in flight when the stop comes is answered."""
+    size = 1024
+    nodes = [helper.make_node("Mul", ["x", "w"], ["h0"])]
+    nodes += [helper.make_node("MatMul", [f"h{n}", "w"], [f"h{n + 1}"]) for n in range(20)]
+    nodes.append(helper.make_node("ReduceMax", ["h20"], ["y"], axes=[0, 1], keepdims=0))
+    graph = helper.make_graph(
+        nodes,
+        "slow",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
+        [numpy_helper.from_array(np.full((size, size), 1 / size, np.float32), "w")],
+    )
+    opset = helper.make_opsetid("", 13)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    config = {
+        "backend": "onnxruntime",
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [1]}],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1]}],
+        "instance_group": [{"count": 1, "kind": "KIND_AUTO"}],
+        "parameters": {"intra_op_thread_count": {"string_value": "1"}},
+    }
+    async with running_triton(tmp_path) as running:
+        running.add("slow", model)
+        await running.load("slow", config)
+        one = {"x": np.ones(1, np.float32)}
+        start = time.monotonic()
+        await running.infer("slow", one)
+        run_s = time.monotonic() - start
+        request = asyncio.create_task(running.infer("slow", one))
+        await asyncio.sleep(run_s / 4)
+        assert not request.done()
+        await running.embedded.stop()
+        answer = await asyncio.wait_for(request, 1)
+        np.testing.assert_allclose(answer["y"], 1 / size, rtol=1e-3)
+        assert not traces(prefix_of(running))

@@ -29,13 +29,13 @@ class Ports:
 def free_ports(preferred: Ports) -> Ports:
     """Return three different free ports, the preferred ones where they are free."""
     with ExitStack() as held:
-        found = []
+        found: list[int] = []
         for port in preferred.all():
             listener = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             # As the server does: connections of the last run in TIME_WAIT do not count.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                listener.bind((LOOPBACK, port))
+                listener.bind((LOOPBACK, port if port not in found else 0))
             except OSError:
                 listener.bind((LOOPBACK, 0))
             found.append(listener.getsockname()[1])

@@ -94,36 +94,22 @@ class TritonProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    async def terminate(self, timeout_s: float, drained: asyncio.Event) -> bool:
+    async def terminate(self, timeout_s: float) -> bool:
         """
         Stop in order, then by force; nothing of the group is left.
 
-        What is waited for is the end of the requests in flight. The rest of the server's way out,
-        the unloading of its models, takes seconds and serves nobody; after some failed loads it
-        does not end at all.
-
-        Args:
-            timeout_s: How long to wait, in seconds.
-            drained: Set when the server, told to stop, has no request left.
-
         Returns:
-            Whether it drained or ended within `timeout_s`.
+            Whether it ended by itself within `timeout_s`.
         """
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
-        ways_out = [
-            asyncio.create_task(self._process.wait()),
-            asyncio.create_task(drained.wait()),
-        ]
         try:
-            done, _ = await asyncio.wait(
-                ways_out, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait_for(self._process.wait(), timeout_s)
+        except TimeoutError:
+            return False
         finally:
-            for task in ways_out:
-                task.cancel()
             await self.end()
-        return bool(done)
+        return True
 
     async def end(self) -> None:
         """Kill, and wait for the end."""

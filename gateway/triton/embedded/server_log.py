@@ -13,6 +13,7 @@ the pid of the server, so only a line in that shape and with that pid counts.
 Source: triton-inference-server/common, `src/logging.cc`, release 24.10 (default log format).
 """
 
+import contextlib
 import logging
 import logging.handlers
 import os
@@ -83,7 +84,7 @@ class ServerLog:
 
     Args:
         path: The file; its predecessors are path.1, path.2, …
-        on_record: Called in the reading thread with each record.
+        on_record: Called in the reading thread with each warning and error.
         file_bytes: Size at which the file is rotated.
         files: How many files are kept.
     """
@@ -163,7 +164,8 @@ class ServerLog:
         if record is None or record.message.startswith(NOISE):
             return
         self._ring.append(record)
-        self._on_record(record)
+        if record.level != "info":
+            self._on_record(record)
 
 
 class _BoundedFile(logging.handlers.RotatingFileHandler):
@@ -175,6 +177,11 @@ class _BoundedFile(logging.handlers.RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's name
         """Drop the line: a full disk must stop neither the reading nor, through it, the server."""
         del record
+
+    def close(self) -> None:
+        """Close the file, as far as a full disk lets us."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def clean_reason(message: str) -> str:
@@ -207,4 +214,6 @@ def _unescape_one(match: re.Match[str]) -> str:
 
 def _escaped(char: str) -> str:
     code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else repr(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

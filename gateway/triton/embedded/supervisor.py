@@ -28,8 +28,6 @@ from gateway.triton.endpoint import TritonEndpoint
 log = structlog.get_logger(__name__)
 
 LOOK_INTERVAL_S = 0.2
-# What the server says, told to stop, once no inference is in flight.
-DRAINED_MESSAGE = "All models are stopped"
 # On top of the server's own timeout, before it is killed.
 EXIT_MARGIN_S = 2.0
 
@@ -44,8 +42,6 @@ class EmbeddedTriton:
         self._server: Server | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._notices: set[asyncio.Task[None]] = set()
-        self._drained = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop
         self.restarts = 0
 
     @property
@@ -77,24 +73,27 @@ class EmbeddedTriton:
             StartFailed: The server did not come up.
         """
         assert self._starter is None, "already started"
-        self._loop = asyncio.get_running_loop()
-        self._starter = await asyncio.to_thread(Starter, self._options, self._heard)
+        self._starter = await asyncio.to_thread(Starter, self._options, _heard)
         try:
             self._server = await self._starter.launch()
         except BaseException:
-            await self.stop()
+            await self.stop(idle=True)
             raise
         self._supervision = asyncio.create_task(
             self._supervise(self._starter, self._server), name="embedded-triton"
         )
         return self._server.endpoint
 
-    async def stop(self) -> None:
+    async def stop(self, *, idle: bool = False) -> None:
         """
-        Stop for good: in order, then by force. Does nothing when nothing runs.
+        Stop for good; does nothing when nothing runs. Close the HTTP connections before: the server
+        waits for them.
 
-        Let requests end and close the HTTP connections before: what is in flight is waited for, up
-        to `exit_timeout_s`.
+        Args:
+            idle: Nothing is in flight, so there is nothing to wait for: kill at once. Otherwise the
+                server is asked to end, which takes one to three seconds after its last request, and
+                killed `exit_timeout_s` later. (After a failed reload of a version that serves,
+                Triton never ends by itself.)
         """
         running = [task for task in (self._supervision, *self._notices) if task is not None]
         for task in running:
@@ -104,10 +103,11 @@ class EmbeddedTriton:
         starter, self._starter = self._starter, None
         server, self._server = self._server, None
         self._supervision = None
-        if server is not None:
-            self._drained.clear()
+        if server is not None and idle:
+            await server.process.end()
+        elif server is not None:
             grace_s = self._options.exit_timeout_s + EXIT_MARGIN_S
-            if not await server.process.terminate(grace_s, self._drained):
+            if not await server.process.terminate(grace_s):
                 log.warning("triton_killed", reason="did not end in time", grace_s=grace_s)
         if starter is not None:
             await asyncio.to_thread(starter.close)
@@ -196,20 +196,18 @@ class EmbeddedTriton:
                 if failures >= self._options.probe_failures:
                     server.kill(f"did not answer {failures} times in a row")
 
-    def _heard(self, record: LogRecord) -> None:
-        """Take a record of the server's log; called in the thread that reads it."""
-        if record.message.startswith(DRAINED_MESSAGE):
-            self._loop.call_soon_threadsafe(self._drained.set)
-        elif record.level != "info":
-            tell = log.warning if record.level == "warning" else log.error
-            tell("triton_log", source=record.source, message=clean_reason(record.message))
-
     def _notify(self, call: Coroutine[Any, Any, None]) -> None:
         """Let the listener work beside the watch, which must go on meanwhile."""
         task = asyncio.create_task(call)
         self._notices.add(task)
         task.add_done_callback(self._notices.discard)
         task.add_done_callback(_report_fault)
+
+
+def _heard(record: LogRecord) -> None:
+    """Pass on a warning or error of the server; called in the thread that reads its log."""
+    tell = log.warning if record.level == "warning" else log.error
+    tell("triton_log", source=record.source, message=clean_reason(record.message))
 
 
 def _report_fault(task: asyncio.Task[None]) -> None:
