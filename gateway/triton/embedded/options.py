@@ -24,6 +24,7 @@ class EmbeddedOptions:
         probe_timeout_s: How long such a question waits.
         probe_failures: After so many without an answer in a row the server is killed.
         log_bytes: Size of one file of the server's log; three are kept.
+        admin_key: Secret of the administrative calls; "" makes a fresh one at each start.
         extra_arguments: Further arguments of tritonserver.
     """
 
@@ -37,6 +38,7 @@ class EmbeddedOptions:
     probe_timeout_s: float = 2.0
     probe_failures: int = 4
     log_bytes: int = 10_000_000
+    admin_key: str = ""
     extra_arguments: tuple[str, ...] = ()
 
 

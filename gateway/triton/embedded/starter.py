@@ -125,7 +125,7 @@ class Starter:
             http_url=f"{LOOPBACK}:{self._ports.http}",
             grpc_url=f"{LOOPBACK}:{self._ports.grpc}",
             metrics_url=f"{LOOPBACK}:{self._ports.metrics}",
-            admin_key=secrets.token_urlsafe(24),
+            admin_key=self._options.admin_key or secrets.token_urlsafe(24),
         )
         output, read_output = self.log.open_pipe()
         started = time.monotonic()

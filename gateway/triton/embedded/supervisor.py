@@ -10,7 +10,7 @@ A new server is empty. What should be loaded is known elsewhere, and `came_up` s
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -82,6 +82,7 @@ class EmbeddedTriton:
         self._supervision = asyncio.create_task(
             self._supervise(self._starter, self._server), name="embedded-triton"
         )
+        self._supervision.add_done_callback(_report_fault)
         return self._server.endpoint
 
     async def stop(self, *, idle: bool = False) -> None:
@@ -125,7 +126,7 @@ class EmbeddedTriton:
             lived_s = time.monotonic() - server.started
             pid = server.process.pid
             log.error("triton_died", reason=reason, pid=pid, lived_s=round(lived_s, 1))
-            self._listener.went_down(reason)
+            self._tell(self._listener.went_down, reason)
             deaths, server = await self._bring_back(starter, early_deaths(deaths, lived_s))
             self._server = server
             self.restarts += 1
@@ -185,7 +186,7 @@ class EmbeddedTriton:
             for lost in stubs.look(now):
                 model, version = lost.stub.model, lost.stub.version
                 log.error("triton_stub_lost", model=model, version=version, detail=lost.detail)
-                self._listener.stub_lost(model, version, lost.detail)
+                self._tell(self._listener.stub_lost, model, version, lost.detail)
 
     async def _watch_liveness(self, server: Server) -> None:
         failures = 0
@@ -196,9 +197,13 @@ class EmbeddedTriton:
                 if failures >= self._options.probe_failures:
                     server.kill(f"did not answer {failures} times in a row")
 
+    def _tell(self, listener: Callable[..., None], *news: Any) -> None:
+        """Tell on the event loop, in order, where a fault of the listener does not stop the watch."""
+        asyncio.get_running_loop().call_soon(listener, *news)
+
     def _notify(self, call: Coroutine[Any, Any, None]) -> None:
         """Let the listener work beside the watch, which must go on meanwhile."""
-        task = asyncio.create_task(call)
+        task = asyncio.create_task(call, name="embedded-triton-listener")
         self._notices.add(task)
         task.add_done_callback(self._notices.discard)
         task.add_done_callback(_report_fault)
@@ -212,4 +217,4 @@ def _heard(record: LogRecord) -> None:
 
 def _report_fault(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (fault := task.exception()) is not None:
-        log.error("triton_listener_failed", exc_info=fault)
+        log.error("triton_supervision_fault", task=task.get_name(), exc_info=fault)
