@@ -198,7 +198,7 @@ class EmbeddedTriton:
                     server.kill(f"did not answer {failures} times in a row")
 
     def _tell(self, listener: Callable[..., None], *news: Any) -> None:
-        """Tell on the event loop, in order, where a fault of the listener does not stop the watch."""
+        """Tell on the event loop, in order; a fault of the listener does not stop the watch."""
         asyncio.get_running_loop().call_soon(listener, *news)
 
     def _notify(self, call: Coroutine[Any, Any, None]) -> None:
