@@ -114,13 +114,11 @@ def signature_of(model: onnx.ModelProto) -> ModelSignature:
         ModelInvalid: A name is not UTF-8.
         SignatureUnsupported: A sequence, map, optional, or a datatype that Triton cannot carry.
     """
-    try:
-        return _signature_of(model)
-    except UnicodeDecodeError as error:
-        raise ModelInvalid("A name in the model is not UTF-8.") from error
-
-
-def _signature_of(model: onnx.ModelProto) -> ModelSignature:
+    graph = model.graph
+    names = [value.name for value in (*graph.input, *graph.output)]
+    names += [opset.domain for opset in model.opset_import]
+    if not all(map(_is_text, names)):
+        raise ModelInvalid("A name in the model is not UTF-8.")
     inputs = {value.name: _declared(value) for value in _real_inputs(model.graph)}
     outputs = {value.name: _declared(value) for value in model.graph.output}
     inferred = _inferred_outputs(model)
@@ -163,6 +161,11 @@ def _drop_weights(graph: onnx.GraphProto) -> None:
         if prod(tensor.dims) > _MAX_KEPT_ELEMENTS:
             for name in _VALUE_FIELDS:
                 tensor.ClearField(name)
+
+
+def _is_text(name: object) -> bool:
+    """Whether the name is UTF-8: protobuf hands out other bytes as bytes."""
+    return isinstance(name, str)
 
 
 def _real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
