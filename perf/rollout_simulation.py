@@ -21,9 +21,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import rel_entr
 
 from gateway.rollouts import evidence
@@ -40,6 +41,8 @@ from gateway.rollouts.observations import (
 )
 from gateway.rollouts.plan import Plan, Stage
 from gateway.rollouts.sample_size import requests_to_decide
+
+Array: TypeAlias = npt.NDArray[Any]
 
 CHECK_S = 10
 CHECKS_A_DAY = 86_400 // CHECK_S
@@ -99,7 +102,7 @@ _LOW = math.floor(
 _TAIL = 56
 
 
-def latency_shares(slower: float, first: int = _LOW, buckets: int = _TAIL) -> np.ndarray:
+def latency_shares(slower: float, first: int = _LOW, buckets: int = _TAIL) -> Array:
     """Probability of each latency bucket from `first` on; the ends take the rest."""
     edges = SHORTEST_LATENCY_S * 2 ** (
         (first + np.arange(1, buckets)) / LATENCY_BUCKETS_PER_DOUBLING
@@ -109,7 +112,7 @@ def latency_shares(slower: float, first: int = _LOW, buckets: int = _TAIL) -> np
     return np.diff([0.0, *below, 1.0])
 
 
-def divergence(hits: np.ndarray, trials: np.ndarray, rate: np.ndarray | float) -> np.ndarray:
+def divergence(hits: Array, trials: Array, rate: Array | float) -> Array:
     """Logarithm of the likelihood ratio of the observed rate against `rate`: no bet wins more."""
     return np.asarray(
         rel_entr(hits, trials * rate) + rel_entr(trials - hits, trials * (1 - np.asarray(rate)))
@@ -125,7 +128,7 @@ class Metrics:
         self.at = int(np.searchsorted(-exceeds, -0.05)) - 1  # bucket of the champion's true p95
         self.drift = drift_shares(world.drift)
 
-    def rates(self, counts: tuple[np.ndarray, ...], tolerated: float, need: float) -> np.ndarray:
+    def rates(self, counts: tuple[Array, ...], tolerated: float, need: float) -> Array:
         """Where the challenger's rate is shown to exceed the champion's by more than tolerated."""
         hits, trials, hits_2, trials_2 = counts
         found = np.zeros(len(hits), dtype=bool)
@@ -152,20 +155,18 @@ class Metrics:
             )
             rows = rows[bound >= need]
         if len(rows):
-            exact = evidence.difference_above(*(count[rows] for count in counts), tolerated)
+            exact = evidence.difference_above(
+                hits[rows], trials[rows], hits_2[rows], trials_2[rows], tolerated
+            )
             found[rows[exact >= need]] = True
         return found
 
-    def not_worse(
-        self, counts: tuple[np.ndarray, ...], tolerated: float, need: float
-    ) -> np.ndarray:
+    def not_worse(self, counts: tuple[Array, ...], tolerated: float, need: float) -> Array:
         """Where the challenger's rate is shown not to exceed it by that much."""
         hits, trials, hits_2, trials_2 = counts
         return self.rates((trials - hits, trials, trials_2 - hits_2, trials_2), -tolerated, need)
 
-    def latency(
-        self, champion: np.ndarray, challenger: np.ndarray, need: float, *, worse: bool
-    ) -> np.ndarray:
+    def latency(self, champion: Array, challenger: Array, need: float, *, worse: bool) -> Array:
         """Where the challenger's p95 is shown to be worse than tolerated, or not to be."""
         found = np.zeros(len(champion), dtype=bool)
         of, of_2 = champion.sum(axis=1), challenger.sum(axis=1)
@@ -185,7 +186,7 @@ class Metrics:
             found[rows[exact >= need]] = True
         return found
 
-    def one_arm(self, hits: np.ndarray, trials: np.ndarray, rate: float, need: float) -> np.ndarray:
+    def one_arm(self, hits: Array, trials: Array, rate: float, need: float) -> Array:
         """Where the rate is shown to be above `rate`."""
         found = np.zeros(len(hits), dtype=bool)
         bound = np.where(hits > rate * trials, divergence(hits, trials, rate), 0)
@@ -194,7 +195,7 @@ class Metrics:
             found[rows[evidence.rate_above(hits[rows], trials[rows], rate) >= need]] = True
         return found
 
-    def means(self, values: np.ndarray, counts: np.ndarray, mean: float, need: float) -> np.ndarray:
+    def means(self, values: Array, counts: Array, mean: float, need: float) -> Array:
         """Where the mean of values in [0, 1] is shown to be above `mean`."""
         found = np.zeros(len(counts), dtype=bool)
         rows = np.flatnonzero(counts @ values > mean * counts.sum(axis=1))
@@ -209,7 +210,7 @@ PAIR_VALUES = np.array(
 DRIFT_VALUES = np.array([0.0, 0.5, 1.0])
 
 
-def drift_shares(mean: float) -> np.ndarray:
+def drift_shares(mean: float) -> Array:
     """A spread-out distribution of score distances with this mean."""
     return np.array([1 - 1.5 * mean, mean, 0.5 * mean]) if mean < 0.5 else np.array([0, 0.3, 0.7])
 
@@ -223,20 +224,20 @@ def step_table(plan: Plan) -> list[tuple[Strategy, float]]:
 class Counts:
     """Everything counted in the current step, for many rollouts."""
 
-    n: np.ndarray
-    n2: np.ndarray
-    e: np.ndarray
-    e2: np.ndarray
-    latency: np.ndarray
-    latency2: np.ndarray
-    labelled: np.ndarray
-    labelled2: np.ndarray
-    wrong: np.ndarray
-    wrong2: np.ndarray
-    pairs: np.ndarray
-    disagreed: np.ndarray
-    drift: np.ndarray
-    judged: np.ndarray
+    n: Array
+    n2: Array
+    e: Array
+    e2: Array
+    latency: Array
+    latency2: Array
+    labelled: Array
+    labelled2: Array
+    wrong: Array
+    wrong2: Array
+    pairs: Array
+    disagreed: Array
+    drift: Array
+    judged: Array
 
     @classmethod
     def none(cls, runs: int) -> "Counts":
@@ -249,11 +250,11 @@ class Counts:
             }
         )
 
-    def keep(self, rows: np.ndarray) -> "Counts":
+    def keep(self, rows: Array) -> "Counts":
         """Only some rollouts."""
         return Counts(**{name: value[rows] for name, value in vars(self).items()})
 
-    def forget(self, rows: np.ndarray) -> None:
+    def forget(self, rows: Array) -> None:
         """A new step begins for some."""
         for value in vars(self).values():
             value[rows] = 0
@@ -267,7 +268,7 @@ class Traffic:
         self.shares, self.shares2 = latency_shares(1.0), latency_shares(world.slower)
         self.drift = drift_shares(world.drift)
 
-    def latencies(self, into: np.ndarray, answered: np.ndarray, shares: np.ndarray) -> None:
+    def latencies(self, into: Array, answered: Array, shares: Array) -> None:
         """Add a multinomial draw to each row; only what lies in the tail is drawn one by one."""
         high = self.rng.binomial(answered, 1 - shares[0])
         into[:, 0] += answered - high
@@ -276,7 +277,7 @@ class Traffic:
         rows = np.repeat(np.arange(len(into)), high)
         into += np.bincount(rows * _TAIL + bucket, minlength=into.size).reshape(into.shape)
 
-    def arrive(self, seen: Counts, weight: np.ndarray, shadow: np.ndarray, check: int) -> None:
+    def arrive(self, seen: Counts, weight: Array, shadow: Array, check: int) -> None:
         """Add one interval to the counts."""
         world, rng = self.world, self.rng
         rate = world.requests_per_s * CHECK_S
@@ -308,11 +309,11 @@ class Traffic:
             seen.judged += rng.multinomial(labelled * shadow, outcome)
 
 
-def worse_than_tolerated(metrics: Metrics, seen: Counts, need: float) -> np.ndarray:
+def worse_than_tolerated(metrics: Metrics, seen: Counts, need: float) -> Array:
     """Which rollouts fail now."""
     tolerated = {name: metric.tolerated for name, metric in DEFAULTS.items()}
 
-    def enough(name: MetricName, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def enough(name: MetricName, first: Array, second: Array) -> Array:
         return np.minimum(first, second) >= DEFAULTS[name].min_samples
 
     failed = metrics.rates(
@@ -341,8 +342,8 @@ def worse_than_tolerated(metrics: Metrics, seen: Counts, need: float) -> np.ndar
 
 
 def shown_not_worse(
-    metrics: Metrics, seen: Counts, shadow: np.ndarray, accuracy: np.ndarray, min_samples: int
-) -> np.ndarray:
+    metrics: Metrics, seen: Counts, shadow: Array, accuracy: Array, min_samples: int
+) -> Array:
     """Which rollouts pass their step now: every required metric, enough samples."""
     need = math.log(1 / ALPHA)
     tolerated = {name: metric.tolerated for name, metric in DEFAULTS.items()}
@@ -351,11 +352,11 @@ def shown_not_worse(
 
     found = np.zeros(len(passed), dtype=bool)
 
-    def narrow(ok: np.ndarray) -> None:
+    def narrow(ok: Array) -> None:
         nonlocal rows
         rows = rows[ok]
 
-    def at(*counts: np.ndarray) -> tuple[np.ndarray, ...]:
+    def at(*counts: Array) -> tuple[Array, ...]:
         return tuple(count[rows] for count in counts)
 
     agree = np.ones(len(rows), dtype=bool)
