@@ -151,7 +151,7 @@ def with_versions(config: pb.ModelConfig, versions: Sequence[int]) -> pb.ModelCo
 
 def render(config: pb.ModelConfig) -> str:
     """Write a configuration as the text of a config.pbtxt: ASCII, whatever the names hold."""
-    text: str = text_format.MessageToString(config)
+    text: str = text_format.MessageToString(config, as_utf8=False)
     return text
 
 

@@ -123,10 +123,10 @@ def next_version(repository: Path, name: str) -> int:
 
 def read_config(model: Path) -> str | None:
     """
-    Read the config.pbtxt in a model's directory; None if there is none.
+    Read the config.pbtxt in a model's directory, to the letter; None if there is none.
 
     Raises:
-        ConfigInvalid: It is not text.
+        ConfigInvalid: It cannot be read, or is that of another model.
         PathEscapes: It is a link out of the repository.
     """
     path = model / CONFIG_FILE
@@ -134,9 +134,12 @@ def read_config(model: Path) -> str | None:
         return None
     refuse_escape(path, model.parent)
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigInvalid(f"The config.pbtxt of {model.name} is not UTF-8.") from error
+    if model_config.parse(text).name not in {"", model.name}:
+        raise ConfigInvalid(f"The config.pbtxt of {model.name} is that of another model.")
+    return text
 
 
 def _text_to_load_with(
@@ -146,8 +149,6 @@ def _text_to_load_with(
     if written is None:
         return model_config.render(config)
     parsed = model_config.parse(written)
-    if parsed.name not in {"", config.name}:
-        raise ConfigInvalid(f"The config.pbtxt of {config.name} is that of another model.")
     completed = complete(parsed, config)
     if not fits(completed, signature):
         # It is that of another version: of the newest, where the signature has changed since.
