@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from tools.repository_writer import sweep_staging
 
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
@@ -31,6 +30,7 @@ from gateway.triton.monitor import Monitor, Probe
 from gateway.triton.reconciler import DesiredModel, Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet, Served
 from tools import model_config
+from tools.repository_writer import sweep_staging
 
 log = structlog.get_logger(__name__)
 
@@ -207,9 +207,9 @@ async def _start_embedded(
         ),
         listener,
     )
-    stack.push_async_callback(triton.stop)
+    # Nothing is under way in it by then: requests were drained before the stack is closed.
+    stack.push_async_callback(triton.stop, idle=True)
     listener.attach(await triton.start())
-    # Triton's stop waits for open HTTP connections: close ours first.
     stack.push_async_callback(listener.close)
 
 

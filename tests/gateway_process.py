@@ -76,7 +76,9 @@ class GatewayProcess:
 
     def stubs(self) -> list[psutil.Process]:
         """The processes that run the models."""
-        return self.triton.children()
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that ended while they were counted
+            return self.triton.children()
+        return []
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Ask it to stop, wait, and return the exit code."""

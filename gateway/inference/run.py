@@ -117,6 +117,12 @@ class Runner:
                 stages.queue_s = time.perf_counter() - arrived_s
                 tensor = await self._decode(encoded, chosen, stages)
                 scores = await self._infer(chosen, tensor, request_id, stages)
+        except TritonNotReady as error:
+            # It was ready when it was chosen; unloaded meanwhile is "not loaded", as later.
+            self._choose(name, version, alias)
+            raise TritonUnavailable(
+                f"Version {chosen.version} of {name} is not ready right now."
+            ) from error
         except TimeoutError:
             raise DeadlineExceeded(f"No answer within {self._timeout_s:g} s.") from None
         return Answer(category(scores), chosen.version, stages)
@@ -172,7 +178,9 @@ class Runner:
             raise ImageMismatch(
                 f"Model {chosen.model} does not take an input of shape {list(tensor.shape)}."
             ) from error
-        except (TritonUnreachable, TritonNotReady, StubLost) as error:
+        except TritonNotReady:
+            raise
+        except (TritonUnreachable, StubLost) as error:
             raise TritonUnavailable(
                 f"Version {chosen.version} of {chosen.model} is not ready right now."
             ) from error

@@ -7,10 +7,10 @@ last, three of them, height and width as the image has them. It never guesses a 
 
 import numpy as np
 import numpy.typing as npt
-from tools.onnx_signature import TensorSignature
 
 from gateway.errors import ImageMismatch, PreprocessingRequired
 from gateway.inference.images import Pixels
+from tools.onnx_signature import TensorSignature
 
 _NUMPY_OF_TRITON: dict[str, type[np.generic]] = {
     "UINT8": np.uint8,
@@ -70,7 +70,7 @@ def _takes_raw_pixels(wanted: TensorSignature) -> bool:
     return (
         len(wanted.shape) == 4
         and wanted.shape[0] in {None, 1}
-        and wanted.shape[3] in {None, 3}
+        and (wanted.shape[3] == 3 or (wanted.shape[3] is None and wanted.shape[1] not in {1, 3}))
         and wanted.dtype in _NUMPY_OF_TRITON
     )
 

@@ -114,6 +114,13 @@ class Monitor:
         self._start(self._reconciler.repair(replica, name, noticed_at_s=noticed_at_s))
 
     def _strike(self, replica: Replica, suspects: set[Served], reason: str) -> None:
+        # Several instances that die between two loads are one death.
+        suspects = {
+            served
+            for served in suspects
+            if self._struck_at_s.get(served, -1.0)
+            <= self._reconciler.tried_at_s(replica, served[0])
+        }
         for served in suspects:
             # An answer since the last strike wipes the earlier ones out.
             if replica.answered_at_s.get(served, 0.0) > self._struck_at_s.get(served, 0.0):

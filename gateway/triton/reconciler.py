@@ -88,10 +88,15 @@ class Reconciler:
         self._applied: dict[tuple[str, str], tuple[int, str, int]] = {}
         self._repairs: Counter[tuple[str, str]] = Counter()
         self._loaded_at_s: dict[tuple[str, str], float] = {}
+        self._tried_at_s: dict[tuple[str, str], float] = {}
 
     def failure(self, replica: Replica, name: str, version: int) -> Failure | None:
         """Tell why a version is not ready on a replica, if a load of it failed."""
         return self._failures.get((replica.name, name, version))
+
+    def tried_at_s(self, replica: Replica, name: str) -> float:
+        """Tell when a model's last load on a replica began (monotonic); 0 before the first."""
+        return self._tried_at_s.get((replica.name, name), 0.0)
 
     def forgive(self, name: str, version: int) -> None:
         """Forget that a version failed, so that it is tried at once."""
@@ -160,7 +165,7 @@ class Reconciler:
         mark = self._mark(replica, desired)
         served = {(name, version) for version in versions}
         replica.loading |= served
-        began_s = time.monotonic()
+        began_s = self._tried_at_s[replica.name, name] = time.monotonic()
         try:
             await replica.client.load(
                 name,

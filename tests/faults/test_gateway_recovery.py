@@ -18,6 +18,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from gateway.triton.quarantine import STRIKES_TO_QUARANTINE
+from tests.eventually import eventually
 from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import original_model
 
@@ -220,3 +222,30 @@ def test_ctrl_c_under_make_is_an_orderly_end(tmp_path: Path) -> None:
             printed += chunk
     os.close(controller)
     assert process.wait(30) == 0, printed.decode(errors="replace")
+
+
+async def test_a_version_that_keeps_dying_is_put_in_quarantine(
+    tmp_path: Path, models: Path
+) -> None:
+    """Three deaths with no answer in between: kept out and named; a load gives a new chance."""
+    environment = {"MODELS_DIR": str(models), "PROBE_INTERVAL_S": "1000"}
+    with running_gateway(tmp_path, environment=environment) as gateway:
+        gateway.client.post("/api/v1/load", params={"name": "first"})
+        kills = 0
+
+        def quarantined() -> bool:
+            nonlocal kills
+            for stub in gateway.stubs():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    stub.kill()
+                    kills += 1
+            answer = _ask(gateway.client)
+            return answer.status_code == 503 and answer.json()["code"] == "model_quarantined"
+
+        await eventually(quarantined)
+        assert kills >= STRIKES_TO_QUARANTINE
+        assert any("quarantined" in line and "first" in line for line in gateway.output)
+        assert gateway.client.post("/api/v1/load", params={"name": "second"}).content == b"200"
+        assert _ask(gateway.client, "second").status_code == 200
+        assert gateway.client.post("/api/v1/load", params={"name": "first"}).content == b"200"
+        assert _ask(gateway.client).status_code == 200
