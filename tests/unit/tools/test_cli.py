@@ -1,6 +1,8 @@
 """The converter's command line."""
 
+import contextlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +151,16 @@ def test_hostile_tensor_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
     exit_code, _, error = _run("config", path, "--name", "m")
     assert exit_code == 2
     assert error.removesuffix("\n").isprintable()
+
+
+def test_commands_of_the_documentation_work_as_written(model: Path) -> None:
+    """Each `$ python -m tools …` line of docs/conversion.md ends with exit code 0."""
+    text = (ROOT / "docs/conversion.md").read_text(encoding="utf-8")
+    commands = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    assert len(commands) >= 3
+    model.rename(model.with_name("MODEL.onnx"))
+    with contextlib.chdir(model.parent):
+        for command in commands:
+            python, flag, module, *arguments = shlex.split(command)
+            assert (python, flag, module) == ("python", "-m", "tools")
+            assert _run(*arguments)[0] == 0, command
