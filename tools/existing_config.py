@@ -11,12 +11,15 @@ Source: Triton, Model Configuration ("Auto-Generated Model Configuration");
 triton-inference-server/onnxruntime_backend, `src/onnxruntime.cc`, release 24.10.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tools.model_config import triton_datatype
 from tools.signature import ModelSignature, TensorSignature
+
+_VERSION_LABELS = re.compile(r"[0-9]+/labels\.txt")
 
 
 def fits(config: pb.ModelConfig, signature: ModelSignature) -> bool:
@@ -46,6 +49,26 @@ def complete(written: pb.ModelConfig, generated: pb.ModelConfig) -> pb.ModelConf
         completed.output.extend(generated.output)
         completed.max_batch_size = completed.max_batch_size or generated.max_batch_size
     return completed
+
+
+def with_labels(config: pb.ModelConfig, label_filename: str, *, output: str) -> pb.ModelConfig:
+    """
+    Return a copy whose labels are those of one version.
+
+    Args:
+        config: A configuration that may name another version's labels, which may be removed.
+        label_filename: The version's own, relative to the model's directory; "" if it has none.
+            Labels that lie elsewhere, as somebody put them there, then stay.
+        output: The output that is labelled.
+    """
+    changed = pb.ModelConfig()
+    changed.CopyFrom(config)
+    for tensor in changed.output:
+        if _VERSION_LABELS.fullmatch(tensor.label_filename):
+            tensor.label_filename = ""
+        if label_filename and tensor.name == output:
+            tensor.label_filename = label_filename
+    return changed
 
 
 def _all_fit(

@@ -4,8 +4,9 @@ Publish a version of a model: the one entry for the gateway and the command line
     copy into staging → read the signature of the copy → generate the configuration → rename
 
 The labels lie in the version's directory because a new file beside config.pbtxt makes Triton reload
-every version of the model. A rewritten config.pbtxt does not, as long as the versions are loaded
-with a configuration of their own, as the gateway does (both seen on Triton 2.51).
+every version of the model; a version has its own labels or none. A rewritten config.pbtxt reloads
+nothing as long as the versions are loaded with a configuration of their own, as the gateway does
+(both seen on Triton 2.51).
 
 Source: Triton, Model Repository; Triton, Model Management.
 """
@@ -19,7 +20,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tools import model_config
 from tools.errors import ModelInvalid, NameConflict, VersionExists
-from tools.existing_config import complete, fits
+from tools.existing_config import complete, fits, with_labels
 from tools.model_config import ConfigOptions
 from tools.names import check_model_name, check_version
 from tools.plan import LABELS_FILE, plan_config
@@ -148,10 +149,7 @@ def _keep_tuning(
         return config
     if not config.model_warmup:
         del tuned.model_warmup[:]  # this graph may not take its shapes
-    if label_filename := config.output[0].label_filename:
-        for output in tuned.output:
-            if output.name == config.output[0].name:
-                output.label_filename = label_filename
+    tuned = with_labels(tuned, config.output[0].label_filename, output=config.output[0].name)
     return model_config.with_versions(tuned, config.version_policy.specific.versions)
 
 

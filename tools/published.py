@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tools import model_config
 from tools.errors import ConfigInvalid, VersionInvalid, VersionMissing
-from tools.existing_config import complete, fits
+from tools.existing_config import complete, fits, with_labels
 from tools.model_config import ConfigOptions
 from tools.names import check_model_name, check_version, parse_version
 from tools.plan import LABELS_FILE, plan_config
@@ -149,7 +149,8 @@ def _text_to_load_with(
     if written is None:
         return model_config.render(config)
     parsed = model_config.parse(written)
-    completed = complete(parsed, config)
+    first = config.output[0]
+    completed = with_labels(complete(parsed, config), first.label_filename, output=first.name)
     if not fits(completed, signature):
         # It is that of another version: of the newest, where the signature has changed since.
         return model_config.render(config)

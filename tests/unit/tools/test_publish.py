@@ -131,15 +131,29 @@ def test_older_number_leaves_the_config_of_the_newest(source: Path, repository: 
     assert "versions: 2" in published.config_text
 
 
-def test_new_labels_move_with_their_version(source: Path, repository: Path) -> None:
-    """Each version has its own labels; without new ones the configuration keeps the old."""
+def test_labels_belong_to_their_version(source: Path, repository: Path) -> None:
+    """A version has its own labels or none: those of another may be removed with it."""
     _publish(source, repository, 1, labels=LABELS)
-    kept = _publish(source, repository, 2)
-    assert 'label_filename: "1/labels.txt"' in kept.config_text
+    without = _publish(source, repository, 2)
+    assert "label_filename" not in without.config_text
     assert read_labels(repository, "m", 2) is None
     changed = _publish(source, repository, 3, labels=LABELS[::-1])
     assert 'label_filename: "3/labels.txt"' in changed.config_text
     assert read_labels(repository, "m", 1) == tuple(LABELS)
+    for version, labels in ((1, "1/labels.txt"), (2, ""), (3, "3/labels.txt")):
+        text = read_published(repository, "m", version).config_text
+        assert model_config.parse(text).output[0].label_filename == labels
+
+
+def test_labels_that_somebody_placed_elsewhere_stay(source: Path, repository: Path) -> None:
+    """A file of their own beside config.pbtxt is part of what they tuned."""
+    text = _publish(source, repository).config_text
+    tuned = model_config.parse(text)
+    tuned.output[0].label_filename = "classes.txt"
+    (repository / "m/config.pbtxt").write_text(model_config.render(tuned))
+    assert 'label_filename: "classes.txt"' in _publish(source, repository, 2).config_text
+    labelled = _publish(source, repository, 3, labels=LABELS)
+    assert 'label_filename: "3/labels.txt"' in labelled.config_text
 
 
 def test_version_is_immutable(tmp_path: Path, source: Path, repository: Path) -> None:
