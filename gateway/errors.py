@@ -12,7 +12,10 @@ maps a class to a status.
     │   ├── NameInvalid         name_invalid
     │   ├── VersionInvalid      version_invalid
     │   ├── ModelRejected       (the code that the converter gave)
-    │   └── PreprocessingRequired  preprocessing_required
+    │   ├── PreprocessingRequired  preprocessing_required
+    │   ├── PreprocessingInvalid   preprocessing_invalid
+    │   ├── LabelsInvalid       labels_invalid
+    │   └── UploadInvalid       upload_invalid
     ├── NotFound
     │   ├── ModelNotFound       model_not_found
     │   ├── VersionNotFound     version_not_found
@@ -21,6 +24,9 @@ maps a class to a status.
     │   ├── ModelNotLoaded      model_not_loaded
     │   ├── NameConflict        name_conflict
     │   ├── SignatureConflict   signature_conflict
+    │   ├── VersionConflict     version_exists
+    │   ├── VersionInUse        version_in_use
+    │   ├── AliasMoved          alias_moved
     │   └── ArtifactCorrupt     artifact_corrupt
     ├── Overloaded              overloaded            (retry later)
     ├── Unavailable             (retry later)
@@ -110,6 +116,24 @@ class PreprocessingRequired(RequestError):
     code = "preprocessing_required"
 
 
+class PreprocessingInvalid(RequestError):
+    """A preprocessing record that is none, or that contradicts the model's input."""
+
+    code = "preprocessing_invalid"
+
+
+class LabelsInvalid(RequestError):
+    """Class names that do not fit the model: another number, an empty one."""
+
+    code = "labels_invalid"
+
+
+class UploadInvalid(RequestError):
+    """The body of a registration is not what it says: no file in it, or it ends early."""
+
+    code = "upload_invalid"
+
+
 class ModelRejected(RequestError):
     """The converter refused a model; `code` is the converter's own."""
 
@@ -176,6 +200,24 @@ class SignatureConflict(Conflict):
     """Two versions whose inputs or outputs differ cannot be loaded side by side."""
 
     code = "signature_conflict"
+
+
+class VersionConflict(Conflict):
+    """The version's place in the repository is taken by files that are not registered."""
+
+    code = "version_exists"
+
+
+class VersionInUse(Conflict):
+    """An alias, a load or a rollout holds the version, or the model."""
+
+    code = "version_in_use"
+
+
+class AliasMoved(Conflict):
+    """The alias is not where the caller thought that it was."""
+
+    code = "alias_moved"
 
 
 class ArtifactCorrupt(Conflict):

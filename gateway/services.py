@@ -5,11 +5,12 @@ wire.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
@@ -17,9 +18,11 @@ from gateway.inference.images import ImageLimits
 from gateway.inference.run import Runner
 from gateway.inference.tensors import probe_tensor
 from gateway.registry.lifecycle import Lifecycle
+from gateway.registry.opening import open_registration
+from gateway.registry.registration import Registration
 from gateway.registry.registry import Registry
 from gateway.registry.sources import REPOSITORY, ModelsFolder, adopt_repository
-from gateway.registry.versions import Catalog
+from gateway.registry.versions import Catalog, Model
 from gateway.settings import Settings
 from gateway.store.database import Database, open_database
 from gateway.store.versions import VersionStore
@@ -30,7 +33,6 @@ from gateway.triton.monitor import Monitor, Probe
 from gateway.triton.reconciler import DesiredModel, Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet, Served
 from tools import model_config
-from tools.repository_writer import sweep_staging
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +61,7 @@ class Services:
     admission: Admission
     runner: Runner
     models_folder: ModelsFolder | None
+    registration: Registration
 
     async def ready(self) -> dict[str, Check]:
         """Check that a request would be answered: not stopping, a replica, the database."""
@@ -143,7 +146,9 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
         )
         lifecycle = Lifecycle(registry, replicas, reconciler, timeout_s=settings.load_timeout_s)
         models_folder = None
-        await asyncio.to_thread(sweep_staging, repository)
+        registration = await stack.enter_async_context(
+            open_registration(settings, repository, database, registry)
+        )
         if settings.models_dir is not None:
             models_folder = ModelsFolder(
                 settings.models_dir, repository, registry, lifecycle, replicas
@@ -184,6 +189,7 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             admission=admission,
             runner=runner,
             models_folder=models_folder,
+            registration=registration,
         )
 
 
@@ -260,8 +266,7 @@ class _DesiredState:
         models, probes = {}, {}
         for model in catalog.models.values():
             versions = model.desired - model.quarantined.keys()
-            newest = model.versions[max(versions or model.versions)]
-            config = model_config.to_json(model_config.parse(newest.config))
+            config = model_config.to_json(_shared_config(model, versions or model.versions))
             models[model.name] = DesiredModel(model.name, config, versions)
             for number in versions:
                 signature = model.versions[number].signature
@@ -270,6 +275,15 @@ class _DesiredState:
                     given.name, given.dtype, probe_tensor(given), signature.outputs[0].name
                 )
         self._models, self._probes = models, probes
+
+
+def _shared_config(model: Model, versions: Iterable[int]) -> ModelConfig:
+    """
+    Choose the configuration that versions are loaded with side by side: the newest's, unless one of
+    them must not batch, which then none does.
+    """
+    configs = [model_config.parse(model.versions[number].config) for number in sorted(versions)]
+    return next((c for c in reversed(configs) if c.max_batch_size == 0), configs[-1])
 
 
 def _background(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:

@@ -58,6 +58,33 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         32 * 1024 * 1024, gt=0, description="Largest body of a JSON request, in bytes."
     )
+    max_model_bytes: int = Field(
+        2**31 - 1, gt=0, lt=2**31, description="Largest model that may be uploaded, in bytes."
+    )
+    max_uploads: int = Field(
+        4, gt=0, description="Models that may be uploaded at once; the next gets 429."
+    )
+    upload_idle_timeout_s: float = Field(
+        30.0, gt=0, description="An upload that stands still for so long is given up, in seconds."
+    )
+    max_validations: int = Field(
+        1, gt=0, description="Uploaded models that are validated side by side."
+    )
+    validation_timeout_s: float = Field(
+        60.0, gt=0, description="Deadline of one model's validation, in seconds."
+    )
+    validation_memory_bytes: int = Field(
+        4 * 1024**3,
+        gt=0,
+        description="Memory for one model's validation, and five times its file on top.",
+    )
+    validation_runtime: Literal["local", "24.10", "25.01", "25.06", "25.08", "26.01"] = Field(
+        "local",
+        description=(
+            "What uploads must run on: the onnxruntime installed here, or that of a release of "
+            "NVIDIA's Triton container."
+        ),
+    )
     max_image_pixels: int = Field(
         25_000_000, gt=0, description="Largest image (width × height); checked before decoding."
     )

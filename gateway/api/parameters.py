@@ -30,6 +30,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         502: "Triton or the model failed.",
         503: "Not available right now; retry after `Retry-After` seconds.",
         504: "No answer within the deadline.",
+        507: "The disk is full; nothing was changed.",
     }
     return {status: {"model": ErrorResponse, "description": texts[status]} for status in statuses}
 

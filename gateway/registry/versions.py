@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from tools.onnx_signature import ModelSignature
-
 from gateway.errors import AliasNotFound, ModelNotFound, ModelNotLoaded, VersionNotFound
+from gateway.preprocessing.record import Preprocessing
 from gateway.store.versions import RegistryRows
+from tools.onnx_signature import ModelSignature
 
 CHAMPION = "champion"
 
@@ -31,6 +31,15 @@ class ModelVersion:
     changes: tuple[str, ...]
     source: str
     created_at_s: float
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+    record_digest: str = ""
+    scores: str | None = None
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes it tells apart, as far as that is known before a run."""
+        return self.signature.classes if self.labels is None else len(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,14 @@ def build_catalog(rows: RegistryRows, *, hidden_sources: Iterable[str] = ()) -> 
                 changes=tuple(version.changes),
                 source=version.source,
                 created_at_s=version.created_at_s,
+                preprocessing=(
+                    Preprocessing.model_validate(version.preprocessing)
+                    if version.preprocessing is not None
+                    else None
+                ),
+                labels=None if version.labels is None else tuple(version.labels),
+                record_digest=version.record_digest,
+                scores=version.scores,
             )
             for version in rows.versions
             if version.model == row.name

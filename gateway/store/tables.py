@@ -6,6 +6,9 @@ SQLite and PostgreSQL); JSON columns hold what is read whole and never searched.
        │         ├──< desired    what should be loaded, on every replica
        │         └──< quarantine what is kept out because it kills its process
        ├──< aliases              champion, challenger: names that move
+       └──< reports              what validation found out, one for each uploaded version
+    numbers                      the highest version number ever given, also of deleted versions
+    unsettled                    versions whose files may lie in the repository without a record
     state                        one row: a generation that grows with every change
     audit                        who changed what, when, why
 """
@@ -48,6 +51,50 @@ class VersionRow(Base):
     changes: Mapped[list[str]] = mapped_column(JSON)
     source: Mapped[str] = mapped_column(String(32))
     created_at_s: Mapped[float] = mapped_column(Float)
+    preprocessing: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    labels: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    # Of both, "" if there is neither: the same file with another record is another version.
+    record_digest: Mapped[str] = mapped_column(String(80))
+    # "probabilities" or "logits"; null if that was never found out.
+    scores: Mapped[str | None] = mapped_column(String(16))
+
+
+class ReportRow(Base):
+    """What validation found out about a version; apart from it, because it is seldom read."""
+
+    __tablename__ = "reports"
+    __table_args__ = (
+        ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"]),
+    )
+
+    model: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    report: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class NumberRow(Base):
+    """The highest version number that a name has ever had: none is used twice."""
+
+    __tablename__ = "numbers"
+
+    model: Mapped[str] = mapped_column(String(128), primary_key=True)
+    highest: Mapped[int] = mapped_column(BigInteger)
+
+
+class UnsettledRow(Base):
+    """
+    A version that is being published or removed: its files may be there while its record is not.
+    Written before the first file is touched, deleted together with the record or after the files.
+    """
+
+    __tablename__ = "unsettled"
+
+    model: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    source_digest: Mapped[str] = mapped_column(String(80))
+    record_digest: Mapped[str] = mapped_column(String(80))
+    owner: Mapped[str] = mapped_column(String(64))
+    since_s: Mapped[float] = mapped_column(Float)
 
 
 class AliasRow(Base):

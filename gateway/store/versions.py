@@ -19,8 +19,11 @@ from gateway.store.tables import (
     AuditRow,
     DesiredRow,
     ModelRow,
+    NumberRow,
     QuarantineRow,
+    ReportRow,
     StateRow,
+    UnsettledRow,
     VersionRow,
 )
 
@@ -50,6 +53,11 @@ class NewVersion:
     config: str
     changes: tuple[str, ...]
     source: str
+    preprocessing: dict[str, Any] | None = None
+    labels: tuple[str, ...] | None = None
+    record_digest: str = ""
+    scores: str | None = None
+    report: dict[str, Any] | None = None
 
 
 class VersionStore:
@@ -110,13 +118,20 @@ class VersionStore:
                     changes=list(new.changes),
                     source=new.source,
                     created_at_s=now_s,
+                    preprocessing=new.preprocessing,
+                    labels=None if new.labels is None else list(new.labels),
+                    record_digest=new.record_digest,
+                    scores=new.scores,
                 )
             )
             await session.flush()
+            if new.report is not None:
+                session.add(ReportRow(model=new.model, version=new.version, report=new.report))
+            await _settle(session, new.model, new.version)
             for alias in {"champion", *aliases} if first else set(aliases):
-                await _point_alias(session, new.model, alias, new.version)
+                await point_alias(session, new.model, alias, new.version)
             details = {"version": new.version, "digest": new.digest, "source": new.source}
-            await _record(session, actor, "register", new.model, details)
+            await record_change(session, actor, "register", new.model, details)
 
     async def set_desired(
         self, model: str, *, add: Iterable[int] = (), remove: Iterable[int] = (), actor: str
@@ -138,9 +153,9 @@ class VersionStore:
                 )
             )
             if adding:
-                await _record(session, actor, "load", model, {"versions": sorted(adding)})
+                await record_change(session, actor, "load", model, {"versions": sorted(adding)})
             if removing:
-                await _record(session, actor, "unload", model, {"versions": sorted(removing)})
+                await record_change(session, actor, "unload", model, {"versions": sorted(removing)})
 
     async def replace_champion(
         self, model: str, version: int, *, swap_desired: bool, actor: str
@@ -152,7 +167,7 @@ class VersionStore:
         async with self._database.write() as session:
             row = await session.get(AliasRow, (model, "champion"))
             previous = row.version if row else None
-            await _point_alias(session, model, "champion", version)
+            await point_alias(session, model, "champion", version)
             if swap_desired:
                 await session.merge(DesiredRow(model=model, version=version, since_s=time.time()))
                 await session.execute(
@@ -161,7 +176,7 @@ class VersionStore:
                     )
                 )
             details = {"alias": "champion", "from": previous, "to": version}
-            await _record(session, actor, "alias", model, details)
+            await record_change(session, actor, "alias", model, details)
 
     async def quarantine(self, model: str, version: int, reason: str) -> None:
         """Keep a version out until somebody loads it again."""
@@ -170,25 +185,41 @@ class VersionStore:
                 QuarantineRow(model=model, version=version, reason=reason, since_s=time.time())
             )
             details = {"version": version, "reason": reason}
-            await _record(session, "gateway", "quarantine", model, details)
+            await record_change(session, "gateway", "quarantine", model, details)
+
+
+async def _settle(session: AsyncSession, model: str, version: int) -> None:
+    """Take note that a version's number is given, and that its record now matches its files."""
+    number = await session.get(NumberRow, model)
+    if number is None:
+        session.add(NumberRow(model=model, highest=version))
+    else:
+        number.highest = max(number.highest, version)
+    await session.execute(
+        delete(UnsettledRow).where(UnsettledRow.model == model, UnsettledRow.version == version)
+    )
 
 
 async def _generation(session: AsyncSession) -> int:
     return (await session.execute(select(StateRow.generation).where(StateRow.id == 1))).scalar_one()
 
 
-async def _point_alias(session: AsyncSession, model: str, alias: str, version: int) -> None:
+async def point_alias(session: AsyncSession, model: str, alias: str, version: int) -> int:
+    """Let an alias name a version, in a transaction; return the alias's generation."""
     row = await session.get(AliasRow, (model, alias))
     if row is None:
-        session.add(AliasRow(model=model, alias=alias, version=version, generation=1))
+        row = AliasRow(model=model, alias=alias, version=version, generation=1)
+        session.add(row)
     else:
         row.version = version
         row.generation += 1
+    return row.generation
 
 
-async def _record(
+async def record_change(
     session: AsyncSession, actor: str, action: str, model: str, details: dict[str, Any]
 ) -> None:
+    """Write the audit row of a change and raise the generation, in the change's transaction."""
     session.add(
         AuditRow(at_s=time.time(), actor=actor, action=action, model=model, details=details)
     )

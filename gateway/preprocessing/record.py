@@ -1,0 +1,198 @@
+"""
+The preprocessing record: how an image becomes the input of one version of a model.
+
+A record is written once, at registration, checked against the model's signature, and kept with the
+version. Without one, raw pixels are sent where the signature takes them, and nothing is guessed.
+
+    pixels → resize → channel order → × scale → − mean → ÷ std → layout
+
+Resampling is Pillow's, named as Pillow names it, so that the record says exactly which pixels come
+out. `center_crop` brings the shorter side to `shorter_side` and cuts `size` from the middle,
+rounded as torchvision's Resize and CenterCrop round.
+
+Source: Pillow, Concepts ("Filters"); torchvision, Transforms (Resize, CenterCrop, Normalize).
+"""
+
+import json
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gateway.errors import PreprocessingInvalid
+from tools.signature import Shape, TensorSignature
+
+PRESETS = ("raw", "imagenet", "unit")
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_IMAGENET_SIDE, _IMAGENET_SHORTER_SIDE = 224, 256
+_MAX_SIDE = 8192
+
+Side = Annotated[int, Field(ge=1, le=_MAX_SIDE)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Layout = Literal["NHWC", "NCHW"]
+
+
+class Preprocessing(BaseModel):
+    """
+    One record. `mean` and `std` stand in the order of `channel_order`, after `scale`; a model that
+    takes one image without a batch axis uses the same layouts without their N.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layout: Layout = Field("NHWC", description="Order of the axes.")
+    size: tuple[Side, Side] | None = Field(
+        None, description="Height and width of the input; absent: the image's own."
+    )
+    resize: Literal["none", "stretch", "center_crop"] = Field(
+        "none",
+        description=(
+            "none: an image of another size is refused. stretch: both sides are scaled. "
+            "center_crop: the shorter side is scaled to `shorter_side`, the middle is cut out."
+        ),
+    )
+    shorter_side: Side | None = Field(
+        None, description="For center_crop; absent: the larger side of `size`."
+    )
+    interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = Field(
+        "bilinear", description="Pillow's resampling filter."
+    )
+    scale: Number = Field(1.0, description="What the values 0-255 are multiplied by.")
+    mean: tuple[Number, Number, Number] = Field(
+        (0.0, 0.0, 0.0), description="Subtracted after scaling, one for each channel."
+    )
+    std: tuple[Number, Number, Number] = Field(
+        (1.0, 1.0, 1.0), description="Divided by at last, one for each channel."
+    )
+    channel_order: Literal["RGB", "BGR"] = Field("RGB", description="Order of the channels.")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.resize != "none" and self.size is None:
+            raise ValueError(f"resize={self.resize} needs a size")
+        if 0.0 in self.std or self.scale == 0.0:
+            raise ValueError("scale and std must not be zero")
+        if self.shorter_side is not None and (
+            self.size is None or self.resize != "center_crop" or self.shorter_side < max(self.size)
+        ):
+            raise ValueError("shorter_side is for center_crop and at least as large as the size")
+        return self
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether the values differ from the pixels'."""
+        return (self.scale, self.mean, self.std) != (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+RAW = Preprocessing()
+
+
+def resolve_preprocessing(requested: str | None, wanted: TensorSignature) -> Preprocessing | None:
+    """
+    Turn what was asked for at registration into the record of a version.
+
+    Args:
+        requested: The name of a preset, or a JSON object: a record, or `{"preset": NAME, …}` whose
+            other fields replace the preset's. None: no record.
+        wanted: The model's input.
+
+    Returns:
+        The record; None where raw pixels are sent as they are, which needs none.
+
+    Raises:
+        PreprocessingInvalid: It is no record, or it contradicts the input.
+    """
+    if requested is None or not requested.strip():
+        return None
+    fields = _read(requested)
+    if (name := fields.pop("preset", None)) is not None:
+        fields = _preset(name, wanted) | fields
+    try:
+        record = Preprocessing.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise PreprocessingInvalid(
+            f"The preprocessing record is not valid: {place}: {problem['msg']}."
+        ) from error
+    check_preprocessing(record, wanted)
+    return None if record == RAW else record
+
+
+def check_preprocessing(record: Preprocessing, wanted: TensorSignature) -> None:
+    """
+    Check that what the record produces is what the input takes.
+
+    Raises:
+        PreprocessingInvalid: It is not; the text names both.
+    """
+    image = image_axes(wanted)
+    if image is None:
+        raise _contradiction(f"the input is {wanted}, which is not an image")
+    channels = image[2] if record.layout == "NHWC" else image[0]
+    sides = image[:2] if record.layout == "NHWC" else image[1:]
+    if channels not in {3, None}:
+        raise _contradiction(
+            f"the input is {wanted}, whose axis of channels by {record.layout} is {channels}, not 3"
+        )
+    if record.size is not None and any(
+        fixed not in {None, size} for fixed, size in zip(sides, record.size, strict=True)
+    ):
+        raise _contradiction(f"the input is {wanted}, the size {list(record.size)}")
+    if not wanted.dtype.startswith("FP") and record.normalizes:
+        raise _contradiction(f"the input is {wanted}: whole numbers cannot be normalised")
+
+
+def image_axes(wanted: TensorSignature) -> Shape | None:
+    """Give the three axes of one image, the batch axis left out; None if it is not an image."""
+    match wanted.shape:
+        case (_, *image) if len(image) == 3:
+            return tuple(image)
+        case (_, _, _):
+            return wanted.shape
+        case _:
+            return None
+
+
+def _read(requested: str) -> dict[str, Any]:
+    text = requested.strip()
+    if not text.startswith("{"):
+        return {"preset": text}
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PreprocessingInvalid("The preprocessing record is not JSON.") from error
+    return dict(fields)
+
+
+def _preset(name: object, wanted: TensorSignature) -> dict[str, Any]:
+    """Lay a preset out for an input: layout and, where it is fixed, size are the input's."""
+    if name not in PRESETS:
+        raise PreprocessingInvalid(
+            f"There is no preprocessing preset {str(name)[:40]!r}; there are "
+            f"{', '.join(PRESETS)}, and records of your own as JSON."
+        )
+    image = image_axes(wanted) or (None, None, 3)
+    layout: Layout = "NCHW" if image[0] == 3 and image[2] != 3 else "NHWC"
+    height, width = image[1:] if layout == "NCHW" else image[:2]
+    fixed = (height, width) if height is not None and width is not None else None
+    if name == "raw":
+        return {}
+    if name == "unit":
+        resize = {"size": fixed, "resize": "stretch"} if fixed else {}
+        return {"layout": layout, "scale": 1 / 255, **resize}
+    size = fixed or (_IMAGENET_SIDE, _IMAGENET_SIDE)
+    return {
+        "layout": layout,
+        "size": size,
+        "resize": "center_crop",
+        "shorter_side": math.ceil(max(size) * _IMAGENET_SHORTER_SIDE / _IMAGENET_SIDE),
+        "scale": 1 / 255,
+        "mean": _IMAGENET_MEAN,
+        "std": _IMAGENET_STD,
+    }
+
+
+def _contradiction(reason: str) -> PreprocessingInvalid:
+    return PreprocessingInvalid(f"The preprocessing record contradicts the model: {reason}.")

@@ -1,0 +1,23 @@
+"""The converter's and the validation's codes, as errors of the gateway."""
+
+from collections.abc import Mapping
+
+from gateway.errors import (
+    GatewayError,
+    ModelRejected,
+    NameConflict,
+    NameInvalid,
+    StorageFull,
+    VersionConflict,
+    VersionInvalid,
+)
+
+_CLASSES: Mapping[str, type[GatewayError]] = {
+    error.code: error for error in (NameInvalid, NameConflict, StorageFull, VersionInvalid)
+} | {"version_exists": VersionConflict}
+
+
+def refusal_of(code: str, detail: str) -> GatewayError:
+    """Make the error for a code: its own class if it has one, else a rejected model's."""
+    known = _CLASSES.get(code)
+    return known(detail) if known is not None else ModelRejected(detail, code=code)

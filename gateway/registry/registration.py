@@ -1,0 +1,353 @@
+"""
+Registration: from an uploaded file to a version that can be loaded.
+
+    claim nothing yet → validate in a process of its own → claim a number (a row)
+    → publish (copy, fsync, rename) → record (one transaction that also ends the claim)
+
+A crash before the claim leaves a staged file, which is swept. A crash after it leaves a claim; its
+files, if there are any, are removed at the next start: the version is absent or complete. Two
+gateways on one database meet at the claim: the same bytes with the same record become one version.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from gateway.errors import (
+    DeadlineExceeded,
+    NameConflict,
+    NameInvalid,
+    Overloaded,
+    StoreUnavailable,
+)
+from gateway.preprocessing.record import resolve_preprocessing
+from gateway.registry.publishing import Published, publish
+from gateway.registry.refusals import refusal_of
+from gateway.registry.registry import Registry
+from gateway.registry.staging import Staging
+from gateway.registry.validation.report import Report
+from gateway.registry.validation.validator import Validated, Validator
+from gateway.registry.versions import Model, ModelVersion
+from gateway.store.registrations import Claim, RegistrationStore
+from gateway.store.versions import NewVersion
+from tools.errors import ToolError
+from tools.names import check_model_name
+from tools.publish import next_version
+from tools.unpublish import remove_version
+
+log = structlog.get_logger(__name__)
+
+UPLOAD = "upload"
+_PENDING_POLL_S = 0.1
+_PENDING_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that arrived whole. `folder` is its own; `digest` reads "sha256:…"."""
+
+    path: Path
+    folder: Path
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The version that an upload is now. `created` is False if it was that before."""
+
+    version: ModelVersion
+    created: bool
+    warnings: tuple[str, ...]
+
+
+class Registration:
+    """Registers uploads. Lives as long as the app."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: RegistrationStore,
+        staging: Staging,
+        repository: Path,
+        validator: Validator,
+        *,
+        max_uploads: int,
+        max_validations: int,
+    ) -> None:
+        self.staging = staging
+        self._registry = registry
+        self._store = store
+        self._repository = repository
+        self._validator = validator
+        self._max_uploads = max_uploads
+        self._uploads = 0
+        self._validating = asyncio.Semaphore(max_validations)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def admit(self) -> "_Place":
+        """
+        Take one of the places for uploads, for the length of a `with` block.
+
+        Raises:
+            Overloaded: All are taken.
+        """
+        if self._uploads >= self._max_uploads:
+            raise Overloaded(f"{self._uploads} uploads are under way; try again later.")
+        return _Place(self)
+
+    def check_name(self, name: str) -> str:
+        """
+        Check a name before its model is uploaded.
+
+        Raises:
+            NameInvalid: It cannot name a model.
+            NameConflict: A model exists whose name differs only in case.
+        """
+        try:
+            check_model_name(name)
+        except ToolError as error:
+            raise NameInvalid(str(error)) from error
+        folded = name.casefold()
+        for other in self._registry.catalog.models:
+            if other != name and other.casefold() == folded:
+                raise NameConflict(f"{name} differs from the model {other} in nothing but case.")
+        return name
+
+    async def register(
+        self,
+        upload: Upload,
+        *,
+        name: str,
+        preprocessing: str | None,
+        labels: Sequence[str] | None,
+        actor: str,
+    ) -> Registered:
+        """
+        Make an upload a version of a model, or find the version that it is already.
+
+        Args:
+            upload: The file.
+            name: The model's name, new or not.
+            preprocessing: A preset, a JSON record, or None.
+            labels: One class name for each score, or None.
+            actor: Who registers it.
+
+        Raises:
+            NameInvalid, NameConflict: The name cannot be used.
+            ModelRejected: Validation refused the file; `code` says why.
+            PreprocessingInvalid, LabelsInvalid: They do not fit the model.
+            StorageFull, StoreUnavailable: Nothing was changed.
+        """
+        self.check_name(name)
+        # Uploads of one name take turns; those of the same bytes are validated once.
+        async with self._locks[name]:
+            model = (await self._registry.refresh()).models.get(name)
+            known = _known(model, upload.digest, preprocessing, labels)
+            if known is not None:
+                return Registered(known, created=False, warnings=())
+            async with self._validating:
+                validated = await self._validator.validate(
+                    upload.path,
+                    upload.size_bytes,
+                    folder=upload.folder,
+                    name=name,
+                    preprocessing=preprocessing,
+                    labels=labels,
+                )
+            _raise_refusal(validated.report, name)
+            claim = await self._claim(name, upload, _record_digest(validated, labels))
+            if claim.state == "registered":
+                version, created = claim.version, False
+            else:
+                version, created = claim.version, True
+                await self._publish(upload, name, version, validated, labels, actor)
+            catalog = await self._registry.refresh()
+            registered = catalog.model(name).version(version)
+        if created:
+            log.info("model_registered", model=name, version=version, digest=registered.digest)
+        return Registered(registered, created, validated.report.warnings)
+
+    async def remove(self, name: str, versions: Sequence[int], *, whole: bool, actor: str) -> None:
+        """
+        Delete versions: their records first, then their files. Their numbers are not used again.
+
+        Raises:
+            VersionInUse: An alias, a load or a rollout holds one of them; nothing was deleted.
+        """
+        async with self._locks[name]:
+            await self._store.delete_versions(
+                name, versions, whole=whole, owner=self.staging.owner, actor=actor
+            )
+            await self._registry.refresh()
+            for version in versions:
+                await self._remove_files(name, version)
+        log.info("versions_deleted", model=name, versions=list(versions))
+
+    async def recover(self, name: str | None = None) -> None:
+        """Settle what gateways that are gone have left: of one model, or of all."""
+        for row in await self._store.unsettled(name):
+            # Our own: whoever asks holds the name's lock, so that nobody here is at it any more.
+            if row.owner != self.staging.owner and self.staging.alive(row.owner):
+                continue
+            if await self._store.is_recorded(row.model, row.version):
+                await self._store.release(row.model, row.version)
+                continue
+            await self._remove_files(row.model, row.version)
+            log.warning("unfinished_version_removed", model=row.model, version=row.version)
+
+    async def _claim(self, name: str, upload: Upload, record_digest: str) -> Claim:
+        """Claim a number; wait while another gateway publishes the same bytes."""
+        at_least = await asyncio.to_thread(next_version, self._repository, name)
+        try:
+            async with asyncio.timeout(_PENDING_TIMEOUT_S):
+                while True:
+                    claim = await self._store.claim(
+                        name,
+                        source_digest=upload.digest,
+                        record_digest=record_digest,
+                        owner=self.staging.owner,
+                        at_least=at_least,
+                    )
+                    if claim.state != "pending":
+                        return claim
+                    if claim.owner != self.staging.owner and self.staging.alive(claim.owner):
+                        await asyncio.sleep(_PENDING_POLL_S)
+                    else:
+                        await self.recover(name)
+        except TimeoutError:
+            raise DeadlineExceeded(f"Another gateway is still publishing {name}.") from None
+
+    async def _publish(
+        self,
+        upload: Upload,
+        name: str,
+        version: int,
+        validated: Validated,
+        labels: Sequence[str] | None,
+        actor: str,
+    ) -> None:
+        trial = validated.report.facts("trial")
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._abandon, name, version)
+            published = await publish(
+                upload.path,
+                folder=upload.folder,
+                repository=self._repository,
+                name=name,
+                version=version,
+                max_batch_size=trial["max_batch_size"],
+                labels=labels,
+                lock=self.staging.lock,
+            )
+            new = _new_version(name, upload, published, validated, labels)
+            try:
+                await self._registry.store.add_version(new, actor=actor)
+            except IntegrityError as error:
+                raise NameConflict(
+                    f"A model whose name differs from {name} only in case was registered meanwhile."
+                ) from error
+            undo.pop_all()
+
+    async def _abandon(self, name: str, version: int) -> None:
+        """Undo a failed publication; where that cannot be done now, the claim stays for later."""
+        try:
+            if not await self._store.is_recorded(name, version):
+                await self._remove_files(name, version)
+        except (StoreUnavailable, ToolError, OSError) as error:
+            log.warning("unfinished_version_left", model=name, version=version, reason=str(error))
+
+    async def _remove_files(self, name: str, version: int) -> None:
+        model = self._registry.catalog.models.get(name)
+        left = {} if model is None else {v: m for v, m in model.versions.items() if v != version}
+        config = left[max(left)].config if left else None
+        await asyncio.to_thread(remove_version, self._repository, name, version, config_text=config)
+        await self._store.release(name, version)
+
+
+class _Place:
+    """One of the places for uploads."""
+
+    def __init__(self, registration: Registration) -> None:
+        self._registration = registration
+
+    def __enter__(self) -> None:
+        self._registration._uploads += 1  # noqa: SLF001 - the two are one thing
+
+    def __exit__(self, *_: object) -> None:
+        self._registration._uploads -= 1  # noqa: SLF001 - as above
+
+
+def _known(
+    model: Model | None, digest: str, preprocessing: str | None, labels: Sequence[str] | None
+) -> ModelVersion | None:
+    """Find the version that these bytes with this record are already."""
+    if model is None:
+        return None
+    for number in sorted(model.versions):
+        version = model.versions[number]
+        if version.source_digest != digest:
+            continue
+        record = resolve_preprocessing(preprocessing, version.signature.inputs[0])
+        dumped = None if record is None else record.model_dump(mode="json")
+        if version.record_digest == record_digest(dumped, labels):
+            return version
+    return None
+
+
+def _raise_refusal(report: Report, name: str) -> None:
+    refusal = report.refusal
+    if refusal is None:
+        return
+    code = refusal.code or "model_invalid"
+    log.info("model_refused", model=name, stage=refusal.name, code=code, detail=refusal.detail)
+    raise refusal_of(code, refusal.detail or "The model was refused.")
+
+
+def _record_digest(validated: Validated, labels: Sequence[str] | None) -> str:
+    return record_digest(validated.preprocessing, labels)
+
+
+def record_digest(preprocessing: dict[str, Any] | None, labels: Sequence[str] | None) -> str:
+    """Digest a record and labels, "sha256:…"; "" if there is neither."""
+    if preprocessing is None and labels is None:
+        return ""
+    canonical = json.dumps(
+        {"preprocessing": preprocessing, "labels": None if labels is None else list(labels)},
+        sort_keys=True,
+    )
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def _new_version(
+    name: str,
+    upload: Upload,
+    published: Published,
+    validated: Validated,
+    labels: Sequence[str] | None,
+) -> NewVersion:
+    return NewVersion(
+        model=name,
+        version=published.version,
+        digest=published.digest,
+        source_digest=upload.digest,
+        size_bytes=published.size_bytes,
+        signature=published.signature.to_json(),
+        config=published.config,
+        changes=published.changes,
+        source=UPLOAD,
+        preprocessing=validated.preprocessing,
+        labels=None if labels is None else tuple(labels),
+        record_digest=_record_digest(validated, labels),
+        scores=validated.report.facts("trial").get("scores"),
+        report=validated.report.to_json(),
+    )

@@ -1,0 +1,154 @@
+"""
+The stages of validation, in the validating process.
+
+    file        protobuf, ONNX's own checker, no values in other files
+    operators   format, opset and operators, against the runtime that will serve
+    signature   one image in, one score by class out; the preprocessing record fits; labels too
+    config      Triton's configuration for it
+    trial       real images through the graph
+
+Each raises the tree of `tools.errors`, or returns facts for the report.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from gateway.errors import LabelsInvalid
+from gateway.preprocessing.record import Preprocessing, resolve_preprocessing
+from gateway.registry.validation.runtime import Runtime
+from gateway.registry.validation.trial import run_trial
+from tools import model_config
+from tools.errors import ModelInvalid, OperatorUnsupported
+from tools.external_data import refuse_external_data
+from tools.model_config import ConfigOptions, placement_for_machine
+from tools.onnx_signature import MAX_FILE_BYTES, read_signature
+from tools.plan import plan_config
+from tools.signature import ModelSignature, check_classifier
+
+_UNKNOWN_OPERATOR = re.compile(r"No Op registered for (\S+)")
+
+
+class Examination:
+    """One model on its way through the stages."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        preprocessing: str | None,
+        labels: Sequence[str] | None,
+        max_batch_size: int,
+        runtime: str,
+    ) -> None:
+        self.runtime = Runtime(runtime)
+        self.warnings: list[str] = []
+        self._path = path
+        self._name = name
+        self._requested = preprocessing
+        self._labels = labels
+        self._max_batch_size = max_batch_size
+        self._signature: ModelSignature | None = None
+        self._record: Preprocessing | None = None
+        self._model: onnx.ModelProto | None = None
+
+    def stages(self) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
+        """Give the stages in order."""
+        yield "file", self._file
+        yield "operators", self._operators
+        yield "signature", self._check_signature
+        yield "config", self._config
+        yield "trial", self._trial
+
+    def preprocessing_json(self) -> dict[str, Any] | None:
+        """Give the record that the version gets; None: raw pixels, or none at all."""
+        return None if self._record is None else self._record.model_dump(mode="json")
+
+    def _file(self) -> Mapping[str, Any]:
+        size_bytes = self._path.stat().st_size
+        if size_bytes == 0:
+            raise ModelInvalid("The file is empty.")
+        if size_bytes > MAX_FILE_BYTES:
+            raise ModelInvalid("The file is larger than 2 GiB, the limit of an ONNX file.")
+        model = onnx.ModelProto()
+        try:
+            model.ParseFromString(self._path.read_bytes())
+        except Exception as error:
+            if isinstance(error, MemoryError):
+                raise
+            raise ModelInvalid("Not an ONNX model, or a truncated one.") from error
+        if not (model.ir_version > 0 and model.HasField("graph") and model.opset_import):
+            raise ModelInvalid("Not an ONNX model: no IR version, graph or operator set.")
+        refuse_external_data(model)
+        self._model = model
+        return {
+            "size_bytes": size_bytes,
+            "producer": f"{model.producer_name} {model.producer_version}".strip()[:200],
+            "nodes": len(model.graph.node),
+        }
+
+    def _operators(self) -> Mapping[str, Any]:
+        model, self._model = self._model, None
+        assert model is not None
+        self.runtime.check(model)
+        try:
+            onnx.checker.check_model(model)
+        except onnx.checker.ValidationError as error:
+            if found := _UNKNOWN_OPERATOR.search(str(error)):
+                raise OperatorUnsupported(
+                    f"{self.runtime.description} has no operator {found[1]}."
+                ) from error
+            reason = str(error).strip().splitlines()
+            raise ModelInvalid(
+                f"The ONNX checker refuses the model: {reason[0][:300] if reason else 'no reason'}"
+            ) from error
+        return {
+            "ir_version": model.ir_version,
+            "opsets": {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
+        }
+
+    def _check_signature(self) -> Mapping[str, Any]:
+        signature = read_signature(self._path)
+        check_classifier(signature)
+        self._signature = signature
+        self._record = resolve_preprocessing(self._requested, signature.inputs[0])
+        if self._labels is not None:
+            _check_label_count(self._labels, signature.classes)
+        return {"signature": signature.to_json()}
+
+    def _config(self) -> Mapping[str, Any]:
+        _, config = plan_config(
+            self._path, name=self._name, version=1, options=self._options(self._max_batch_size)
+        )
+        text = model_config.render(config)
+        if model_config.parse(text) != config:
+            raise ModelInvalid("A name in the model does not survive in config.pbtxt.")
+        return {"max_batch_size": config.max_batch_size}
+
+    def _trial(self) -> Mapping[str, Any]:
+        assert self._signature is not None
+        trial = run_trial(
+            self._path,
+            self._signature,
+            self._record,
+            max_batch_size=self._max_batch_size,
+            runtime=self.runtime,
+        )
+        if self._labels is not None:
+            _check_label_count(self._labels, trial.facts["classes"])
+        self.warnings.extend(trial.warnings)
+        return trial.facts
+
+    def _options(self, max_batch_size: int) -> ConfigOptions:
+        return ConfigOptions(placement=placement_for_machine(), max_batch_size=max_batch_size)
+
+
+def _check_label_count(labels: Sequence[str], classes: int | None) -> None:
+    if classes is not None and len(labels) != classes:
+        raise LabelsInvalid(
+            f"There are {len(labels)} labels for {classes} classes: one a line, in order."
+        )

@@ -1,0 +1,114 @@
+"""
+Validate an upload: run the validating process, and say what its end means.
+
+A process that ends by itself has written its report. One that did not is judged by how it ended:
+at its deadline, out of memory, or crashed; the first stage that its report lacks is to blame.
+"""
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.registry.child_process import Ended, run_child
+from gateway.registry.validation.child import REPORT_FILE
+from gateway.registry.validation.report import STAGES, Report, Stage
+
+_MODULE = "gateway.registry.validation.child"
+# For the report and what the process prints; it writes nothing else.
+_FILE_BYTES = 1 << 20
+# The file as bytes, parsed, in the runtime's session, and in its optimised form.
+_MEMORY_BY_FILE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A report, and the preprocessing record that the version gets (None: raw pixels, or none)."""
+
+    report: Report
+    preprocessing: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """
+    How uploads are validated.
+
+    Attributes:
+        memory_bytes: What a validating process may use, and five times the file on top.
+        timeout_s: Its deadline; processor time is bounded alike.
+        runtime: `local`, or a release of NVIDIA's container.
+        max_batch_size: The largest batch that is tried and, if all is well, served.
+    """
+
+    memory_bytes: int
+    timeout_s: float
+    runtime: str
+    max_batch_size: int = 8
+
+    async def validate(
+        self,
+        model: Path,
+        size_bytes: int,
+        *,
+        folder: Path,
+        name: str,
+        preprocessing: str | None,
+        labels: Sequence[str] | None,
+    ) -> Validated:
+        """
+        Examine a file in a process of its own.
+
+        Args:
+            model, size_bytes: The file, absolute, and its size; it is only read.
+            folder: An existing folder for the process; its report stays in it.
+            name: The model's name.
+            preprocessing, labels: What was asked for at registration.
+        """
+        request = {
+            "model": str(model),
+            "folder": str(folder),
+            "name": name,
+            "preprocessing": preprocessing,
+            "labels": None if labels is None else list(labels),
+            "max_batch_size": self.max_batch_size,
+            "runtime": self.runtime,
+            "limits": {
+                "memory_bytes": self.memory_bytes + _MEMORY_BY_FILE * size_bytes,
+                "cpu_s": max(1, round(self.timeout_s)),
+                "file_bytes": _FILE_BYTES,
+            },
+        }
+        ended = await run_child(_MODULE, request, folder=folder, timeout_s=self.timeout_s)
+        return _read_report(folder / REPORT_FILE, ended, self.runtime)
+
+
+def _read_report(path: Path, ended: Ended, runtime: str) -> Validated:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        report, preprocessing = Report.from_json(stored), stored["preprocessing"]
+    except (OSError, ValueError, KeyError, TypeError):
+        report, preprocessing = Report(runtime), None
+    finished = report.refusal is not None or len(report.stages) == len(STAGES)
+    if ended.code == 0 and finished and not ended.timed_out:
+        return Validated(report, preprocessing)
+    code, detail = _meaning(ended)
+    blamed = STAGES[min(len(report.stages), len(STAGES) - 1)]
+    stage = Stage(blamed, ok=False, took_s=0.0, code=code, detail=f"{detail} (stage: {blamed})")
+    passed = tuple(stage for stage in report.stages if stage.ok and stage.name != blamed)
+    return Validated(Report(report.runtime, (*passed, stage), report.warnings), preprocessing)
+
+
+def _meaning(ended: Ended) -> tuple[str, str]:
+    if ended.timed_out or ended.code == -signal.SIGXCPU:
+        return "validation_timeout", "Validating the model took longer than it may."
+    # Killed, but not by us: the kernel had no memory left.
+    starved = ended.code == -signal.SIGKILL or any(
+        word in ended.log for word in ("MemoryError", "bad_alloc", "Cannot allocate memory")
+    )
+    if starved:
+        return "validation_out_of_memory", "The model needs more memory than it may have."
+    how = signal.Signals(-ended.code).name if ended.code < 0 else f"exit code {ended.code}"
+    return "validation_crashed", f"The model crashed the process that validates it: {how}."
