@@ -76,7 +76,8 @@ class GatewayProcess:
 
     def stubs(self) -> list[psutil.Process]:
         """The processes that run the models."""
-        with contextlib.suppress(psutil.NoSuchProcess):  # one that ended while they were counted
+        # None while Triton is down, or when one ends while they are counted.
+        with contextlib.suppress(psutil.NoSuchProcess, AssertionError):
             return self.triton.children()
         return []
 

@@ -1,16 +1,17 @@
 """
 The command line. Each module beside this one holds the commands of one subject.
 
-    serving.py   serve, doctor
+    serving.py   serve, doctor, settings
 """
 
 import typer
 
-from gateway.cli.serving import doctor_command, serve_command
+from gateway.cli.serving import doctor_command, serve_command, settings_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command("serve")(serve_command)
 app.command("doctor")(doctor_command)
+app.command("settings")(settings_command)
 
 
 @app.callback()

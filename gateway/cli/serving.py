@@ -1,7 +1,8 @@
-"""`gateway serve` and `gateway doctor`: what runs on the machine itself."""
+"""`gateway serve`, `doctor` and `settings`: what runs on the machine itself."""
 
 import asyncio
 import base64
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from gateway.app import create_app
 from gateway.cli.doctor import examine, show
+from gateway.cli.settings_table import settings_table
 from gateway.server import PortTaken, bind, serve
 from gateway.services import DEMO_MODEL
 from gateway.settings import Settings
@@ -32,6 +34,8 @@ def serve_command(
     """Serve the REST interface; starts an embedded Triton unless TRITON_URLS is set."""
     settings = _settings()
     configure_logging(settings.log_level, settings.log_format)
+    # gRPC otherwise prints a line of its own whenever the gateway starts a process.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         listener = bind(settings)
     except PortTaken as error:
@@ -56,6 +60,11 @@ def doctor_command(
     findings = asyncio.run(examine(settings))
     show(findings, as_json=json)
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def settings_command() -> None:
+    """Print every setting as a Markdown table."""
+    Console(soft_wrap=True, highlight=False).print(settings_table(), markup=False, end="")
 
 
 def _settings() -> Settings:

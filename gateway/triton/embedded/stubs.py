@@ -11,6 +11,7 @@ away before it leaves; a crashed one cannot. One look is one listing of a direct
 read of /proc for each instance.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HALTED_S = 0.5
+# Triton collects a stub that it ended itself within about a second.
+STILLBORN_S = 2.0
 ZOMBIE, GONE, HALTED = "Z", "X", "Tt"
 
 
@@ -47,6 +50,8 @@ class StubWatch:
         self._instances = instances
         self._halted_s = halted_s
         self._halted_since: dict[int, float] = {}
+        self._known: set[int] = set()
+        self._dead_since: dict[int, float] = {}
 
     def look(self, now: float) -> list[LostStub]:
         """
@@ -57,6 +62,7 @@ class StubWatch:
         """
         lost = []
         for presence, stub in self.present():
+            self._known.add(stub.pid)
             state, status = process_state(stub.pid)
             if state in HALTED:
                 since = self._halted_since.setdefault(stub.pid, now)
@@ -77,6 +83,23 @@ class StubWatch:
             lost.append(LostStub(stub, f"stub {stub.instance} (pid {stub.pid}) {detail}"))
         return lost
 
+    def stillborn(self, server_pid: int, now: float) -> int | None:
+        """
+        Return a stub that died before it could say that it is there, if there is one: Triton waits
+        for it for ever, and with it the load that started it.
+
+        Args:
+            server_pid: The process of the server.
+            now: A monotonic time in seconds.
+        """
+        dead = {
+            pid
+            for pid in children_of(server_pid)
+            if pid not in self._known and process_state(pid)[0] == ZOMBIE
+        }
+        self._dead_since = {pid: self._dead_since.get(pid, now) for pid in dead}
+        return next((p for p, at in self._dead_since.items() if now - at >= STILLBORN_S), None)
+
     def present(self) -> Iterator[tuple[Path, Stub]]:
         """Yield each presence file and what it says."""
         for presence in self._instances.iterdir():
@@ -90,6 +113,16 @@ class StubWatch:
                 presence,
                 Stub(said["model"], said["version"], said["instance"], int(presence.name)),
             )
+
+
+def children_of(pid: int) -> list[int]:
+    """List the children of a process, whichever of its threads began them; none if it is gone."""
+    children: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                children += map(int, (thread / "children").read_text().split())
+    return children
 
 
 def process_state(pid: int) -> tuple[str, int | None]:

@@ -183,6 +183,9 @@ class EmbeddedTriton:
             elif now - halted_since >= self._options.halted_s:
                 server.kill(f"was halted for {now - halted_since:.1f} s")
                 continue
+            if (pid := stubs.stillborn(server.process.pid, now)) is not None:
+                server.kill(f"a load hangs: stub {pid} died while it started")
+                continue
             for lost in stubs.look(now):
                 model, version = lost.stub.model, lost.stub.version
                 log.error("triton_stub_lost", model=model, version=version, detail=lost.detail)

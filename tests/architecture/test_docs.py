@@ -1,0 +1,42 @@
+"""The documents say what is true: settings, links, and every command in them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.settings_table import settings_table
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")]
+)
+
+
+def test_every_setting_is_documented() -> None:
+    """docs/settings.md is what `gateway settings` prints."""
+    assert (ROOT / "docs/settings.md").read_text() == settings_table()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    """Every relative link and picture exists."""
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
+    missing = [
+        target
+        for target in targets
+        if "://" not in target and not (document.parent / target).exists()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_targets_of_make_exist(document: Path) -> None:
+    """Every `make TARGET` that a document names is a target."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    named = set(
+        re.findall(r"(?:^|`|\s)make ([a-z-]+)(?:`|\s*$)", document.read_text(), re.MULTILINE)
+    )
+    assert named <= targets
