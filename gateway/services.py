@@ -272,7 +272,10 @@ class _DesiredState:
                 signature = model.versions[number].signature
                 given = signature.inputs[0]
                 probes[model.name, number] = Probe(
-                    given.name, given.dtype, probe_tensor(given), signature.outputs[0].name
+                    given.name,
+                    given.dtype,
+                    probe_tensor(given, model.versions[number].trial_shape),
+                    signature.outputs[0].name,
                 )
         self._models, self._probes = models, probes
 

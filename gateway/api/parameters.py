@@ -19,6 +19,19 @@ Version = Annotated[
 Alias = Annotated[str | None, Query(description="An alias of the model.", examples=["challenger"])]
 
 
+TopK = Annotated[
+    int | None,
+    Query(ge=1, le=1000, description="Answer so many of the largest scores, too.", examples=[5]),
+]
+Softmax = Annotated[
+    bool,
+    Query(
+        description="With `top_k`: turn scores that are logits into probabilities. Scores that "
+        "validation found to be probabilities stay as they are."
+    ),
+]
+
+
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe a route's error answers for its OpenAPI page."""
     texts = {

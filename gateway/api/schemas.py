@@ -29,11 +29,25 @@ class RunRequest(BaseModel):
         return value
 
 
+class ScoreResponse(BaseModel):
+    """One class and its score."""
+
+    category: str = Field(description="The class's index, at least two digits.", examples=["07"])
+    label: str | None = Field(
+        description="The class's name; null if the version was registered without labels.",
+        examples=["daisy"],
+    )
+    score: float = Field(description="What the model answered.", examples=[0.93])
+
+
 class RunResponse(BaseModel):
     """The answer of a model."""
 
     category: str = Field(
         description="Index of the largest score, at least two digits.", examples=["07"]
+    )
+    scores: list[ScoreResponse] | None = Field(
+        None, description="With `top_k`: the classes with the largest scores, the largest first."
     )
 
 

@@ -4,6 +4,8 @@ The four calls of the original contract: list, load, run, unload.
 Transport only. What the calls do stands in `registry/lifecycle.py` and `inference/run.py`.
 """
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Response
 
 from gateway.api.dependencies import RequestId, ServicesOf
@@ -12,11 +14,14 @@ from gateway.api.parameters import (
     Alias,
     Name,
     PathName,
+    Softmax,
+    TopK,
     Version,
     error_responses,
     read_version,
 )
-from gateway.api.schemas import RunRequest, RunResponse
+from gateway.api.schemas import RunRequest, RunResponse, ScoreResponse
+from gateway.inference.classification import best
 from gateway.inference.run import Stages
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
@@ -54,6 +59,8 @@ async def unload_model(services: ServicesOf, name: Name, version: Version = None
     "/run/{name}",
     summary="Classify an image",
     responses=error_responses(404, 409, 413, 422, 429, 502, 503, 504),
+    # Without new parameters, the answer is to the letter what it always was.
+    response_model_exclude_unset=True,
 )
 async def run_model(
     services: ServicesOf,
@@ -63,14 +70,33 @@ async def run_model(
     body: RunRequest,
     version: Version = None,
     alias: Alias = None,
+    top_k: TopK = None,
+    softmax: Softmax = False,
 ) -> RunResponse:
-    """Classify an image by a model's champion, or by the version or alias that is asked for."""
+    """
+    Classify an image by a model's champion, or by the version or alias that is asked for.
+
+    With `top_k` the answer also holds the largest scores, and the names of their classes if the
+    version was registered with labels.
+    """
     answer = await services.runner.run(
         name, body.image, version=read_version(version), alias=alias, request_id=request_id
     )
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["Server-Timing"] = _server_timing(answer.stages)
-    return RunResponse(category=answer.category)
+    if top_k is None:
+        return RunResponse(category=answer.category)
+    chosen = answer.chosen
+    # What are probabilities already is not squeezed a second time.
+    scores = best(
+        answer.scores,
+        top_k,
+        labels=chosen.labels,
+        softmax=softmax and chosen.scores != "probabilities",
+    )
+    return RunResponse(
+        category=answer.category, scores=[ScoreResponse(**asdict(score)) for score in scores]
+    )
 
 
 def _server_timing(stages: Stages) -> str:

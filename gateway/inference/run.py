@@ -52,11 +52,20 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a run answers: the category, the version that said so, and how long it took."""
+    """
+    What a run answers: the category, the scores that it was read from (the model's first output,
+    any shape), the version that said so, and how long it took.
+    """
 
     category: str
-    version: int
+    scores: npt.NDArray[np.generic]
+    chosen: ModelVersion
     stages: Stages
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        return self.chosen.version
 
 
 class Runner:
@@ -125,7 +134,7 @@ class Runner:
             ) from error
         except TimeoutError:
             raise DeadlineExceeded(f"No answer within {self._timeout_s:g} s.") from None
-        return Answer(category(scores), chosen.version, stages)
+        return Answer(category(scores), scores, chosen, stages)
 
     def _choose(self, name: str, version: int | None, alias: str | None) -> ModelVersion:
         catalog = self._catalog()
@@ -152,7 +161,8 @@ class Runner:
         return tensor
 
     def _to_tensor(self, encoded: bytes, chosen: ModelVersion) -> npt.NDArray[np.generic]:
-        return to_tensor(decode_image(encoded, self._limits), chosen.signature.inputs[0])
+        pixels = decode_image(encoded, self._limits)
+        return to_tensor(pixels, chosen.signature.inputs[0], chosen.preprocessing)
 
     async def _infer(
         self,

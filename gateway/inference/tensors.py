@@ -10,68 +10,67 @@ import numpy.typing as npt
 
 from gateway.errors import ImageMismatch, PreprocessingRequired
 from gateway.inference.images import Pixels
+from gateway.preprocessing.pixels import NUMPY_OF_TRITON, preprocess
+from gateway.preprocessing.record import Preprocessing, image_axes
 from tools.onnx_signature import TensorSignature
 
-_NUMPY_OF_TRITON: dict[str, type[np.generic]] = {
-    "UINT8": np.uint8,
-    "INT8": np.int8,
-    "UINT16": np.uint16,
-    "INT16": np.int16,
-    "UINT32": np.uint32,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "UINT64": np.uint64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
 _PROBE_SIDE = 32
 
 
-def to_tensor(pixels: Pixels, wanted: TensorSignature) -> npt.NDArray[np.generic]:
+def to_tensor(
+    pixels: Pixels, wanted: TensorSignature, record: Preprocessing | None = None
+) -> npt.NDArray[np.generic]:
     """
     Give pixels the shape and dtype of a model's input.
 
     Args:
         pixels: uint8 [H, W, 3].
-        wanted: The model's one input: [N, H, W, 3].
+        wanted: The model's one input: [N, H, W, 3] or [H, W, 3] where there is no record.
+        record: The version's preprocessing record; None: values 0-255 as they are.
 
     Returns:
-        The wanted dtype, values 0-255 unscaled, shape [1, H, W, 3].
+        The wanted dtype and rank, one image.
 
     Raises:
-        PreprocessingRequired: The input is not of the shape [N, H, W, 3].
+        PreprocessingRequired: There is no record, and the input does not take raw pixels.
         ImageMismatch: The input's height or width is fixed and the image's is another.
     """
+    if record is not None:
+        return preprocess(pixels, record, wanted)
     if not _takes_raw_pixels(wanted):
         raise PreprocessingRequired(
             f"The model takes {_describe(wanted)}, not raw [N, H, W, 3] pixels, and carries no "
             "preprocessing record. Register it with one: preprocessing=imagenet, unit, or a record."
         )
-    tensor = pixels[np.newaxis]
+    tensor = pixels[np.newaxis] if len(wanted.shape) == 4 else pixels
     if not all(size in {None, got} for size, got in zip(wanted.shape, tensor.shape, strict=True)):
         raise ImageMismatch(
             f"The model takes {_describe(wanted)}; the image gives {list(tensor.shape)}."
         )
-    return tensor.astype(_NUMPY_OF_TRITON[wanted.dtype], copy=False)
+    return tensor.astype(NUMPY_OF_TRITON[wanted.dtype], copy=False)
 
 
-def probe_tensor(wanted: TensorSignature) -> npt.NDArray[np.generic]:
-    """Make the input of a probe: zeros, one item, every free side 32."""
+def probe_tensor(
+    wanted: TensorSignature, known_shape: tuple[int, ...] | None = None
+) -> npt.NDArray[np.generic]:
+    """Make the input of a probe: zeros of a shape that is known to work, or every free side 32."""
+    if known_shape is not None:
+        return np.zeros(known_shape, dtype=NUMPY_OF_TRITON[wanted.dtype])
     free_side = {0: 1}
     shape = [
         free_side.get(axis, _PROBE_SIDE) if size is None else size
         for axis, size in enumerate(wanted.shape)
     ]
-    return np.zeros(shape, dtype=_NUMPY_OF_TRITON[wanted.dtype])
+    return np.zeros(shape, dtype=NUMPY_OF_TRITON[wanted.dtype])
 
 
 def _takes_raw_pixels(wanted: TensorSignature) -> bool:
+    image = image_axes(wanted)
     return (
-        len(wanted.shape) == 4
-        and wanted.shape[0] in {None, 1}
-        and (wanted.shape[3] == 3 or (wanted.shape[3] is None and wanted.shape[1] not in {1, 3}))
-        and wanted.dtype in _NUMPY_OF_TRITON
+        image is not None
+        and (len(wanted.shape) == 3 or wanted.shape[0] in {None, 1})
+        and (image[2] == 3 or (image[2] is None and image[0] not in {1, 3}))
+        and wanted.dtype in NUMPY_OF_TRITON
     )
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import IntegrityError
 
 from gateway.errors import (
     DeadlineExceeded,
@@ -250,12 +249,7 @@ class Registration:
                 lock=self.staging.lock,
             )
             new = _new_version(name, upload, published, validated, labels)
-            try:
-                await self._registry.store.add_version(new, actor=actor)
-            except IntegrityError as error:
-                raise NameConflict(
-                    f"A model whose name differs from {name} only in case was registered meanwhile."
-                ) from error
+            await self._registry.store.add_version(new, actor=actor)
             undo.pop_all()
 
     async def _abandon(self, name: str, version: int) -> None:
@@ -335,6 +329,7 @@ def _new_version(
     validated: Validated,
     labels: Sequence[str] | None,
 ) -> NewVersion:
+    trial = validated.report.facts("trial")
     return NewVersion(
         model=name,
         version=published.version,
@@ -348,6 +343,7 @@ def _new_version(
         preprocessing=validated.preprocessing,
         labels=None if labels is None else tuple(labels),
         record_digest=_record_digest(validated, labels),
-        scores=validated.report.facts("trial").get("scores"),
+        scores=trial["scores"],
+        trial_shape=tuple(trial["input_shapes"][0]),
         report=validated.report.to_json(),
     )

@@ -15,19 +15,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
-from sqlalchemy.exc import IntegrityError
-from tools.errors import ToolError
-from tools.model_config import ConfigOptions, placement_for_machine
-from tools.names import check_model_name
-from tools.publish import PublishedVersion, next_version, publish_version, read_published
 from watchfiles import awatch
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, VersionConflict
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
 from gateway.registry.versions import CHAMPION, Model
 from gateway.store.versions import NewVersion
 from gateway.triton.replicas import ReplicaSet
+from tools.errors import ToolError
+from tools.model_config import ConfigOptions, placement_for_machine
+from tools.names import check_model_name
+from tools.publish import PublishedVersion, next_version, publish_version, read_published
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +54,7 @@ async def adopt_repository(registry: Registry, repository: Path) -> list[str]:
                 await registry.store.add_version(
                     _row(published, REPOSITORY), actor=_ACTOR, aliases=aliases
                 )
-        except (ToolError, IntegrityError) as error:
+        except (ToolError, VersionConflict) as error:
             log.warning("model_skipped", model=name, source=REPOSITORY, reason=str(error))
         else:
             adopted.append(name)
@@ -89,7 +88,7 @@ class ModelsFolder:
             for path in await asyncio.to_thread(_list_folder, self._folder):
                 try:
                     await self._sync_file(path)
-                except (ToolError, GatewayError, OSError, IntegrityError) as error:
+                except (ToolError, GatewayError, OSError) as error:
                     self._report(path, str(error))
                 else:
                     self._reported.pop(path.stem, None)

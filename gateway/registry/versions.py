@@ -35,6 +35,7 @@ class ModelVersion:
     labels: tuple[str, ...] | None = None
     record_digest: str = ""
     scores: str | None = None
+    trial_shape: tuple[int, ...] | None = None
 
     @property
     def classes(self) -> int | None:
@@ -156,6 +157,7 @@ def build_catalog(rows: RegistryRows, *, hidden_sources: Iterable[str] = ()) -> 
                 labels=None if version.labels is None else tuple(version.labels),
                 record_digest=version.record_digest,
                 scores=version.scores,
+                trial_shape=None if version.trial_shape is None else tuple(version.trial_shape),
             )
             for version in rows.versions
             if version.model == row.name

@@ -57,6 +57,8 @@ class VersionRow(Base):
     record_digest: Mapped[str] = mapped_column(String(80))
     # "probabilities" or "logits"; null if that was never found out.
     scores: Mapped[str | None] = mapped_column(String(16))
+    # A shape of the input that is known to work, one image; null if none was tried.
+    trial_shape: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class ReportRow(Base):

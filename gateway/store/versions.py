@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.errors import VersionConflict
 from gateway.store.database import Database
 from gateway.store.tables import (
     AliasRow,
@@ -57,6 +59,7 @@ class NewVersion:
     labels: tuple[str, ...] | None = None
     record_digest: str = ""
     scores: str | None = None
+    trial_shape: tuple[int, ...] | None = None
     report: dict[str, Any] | None = None
 
 
@@ -91,8 +94,17 @@ class VersionStore:
         champion; `aliases` move to this one whatever they named before.
 
         Raises:
-            IntegrityError: The version, or a model whose name differs only in case, exists.
+            VersionConflict: The version, or a model whose name differs only in case, exists.
         """
+        try:
+            await self._add_version(new, actor, aliases)
+        except IntegrityError as error:
+            raise VersionConflict(
+                f"Version {new.version} of {new.model}, or a model whose name differs from that in "
+                "nothing but case, is registered already."
+            ) from error
+
+    async def _add_version(self, new: NewVersion, actor: str, aliases: Iterable[str]) -> None:
         async with self._database.write() as session:
             now_s = time.time()
             first = await session.get(ModelRow, new.model) is None
@@ -122,6 +134,7 @@ class VersionStore:
                     labels=None if new.labels is None else list(new.labels),
                     record_digest=new.record_digest,
                     scores=new.scores,
+                    trial_shape=None if new.trial_shape is None else list(new.trial_shape),
                 )
             )
             await session.flush()

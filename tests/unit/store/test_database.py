@@ -9,9 +9,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import IntegrityError
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreUnavailable, VersionConflict
 from gateway.store.database import Database, open_database
 from gateway.store.tables import Base
 from gateway.store.versions import NewVersion, VersionStore
@@ -114,7 +113,7 @@ async def test_every_change_raises_the_generation(store: VersionStore) -> None:
 async def test_names_that_differ_only_in_case_are_refused(store: VersionStore) -> None:
     """The repository is the same on a file system that does not tell case apart."""
     await store.add_version(_version("Model"), actor="t")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(VersionConflict):
         await store.add_version(_version("model"), actor="t")
 
 
@@ -122,7 +121,7 @@ async def test_a_version_is_recorded_once(store: VersionStore) -> None:
     """Of two gateways that record the same number, one is refused and nothing is overwritten."""
     await store.add_version(_version("m"), actor="t")
     generation = await store.generation()
-    with pytest.raises(IntegrityError):
+    with pytest.raises(VersionConflict):
         await store.add_version(_version("m"), actor="t")
     assert await store.generation() == generation
 

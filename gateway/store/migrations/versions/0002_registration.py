@@ -24,6 +24,7 @@ def upgrade() -> None:
             sa.Column("record_digest", sa.String(length=80), nullable=False, server_default="")
         )
         batch_op.add_column(sa.Column("scores", sa.String(length=16), nullable=True))
+        batch_op.add_column(sa.Column("trial_shape", sa.JSON(none_as_null=True), nullable=True))
     op.create_table(
         "reports",
         sa.Column("model", sa.String(length=128), nullable=False),
@@ -63,5 +64,5 @@ def downgrade() -> None:
     op.drop_table("numbers")
     op.drop_table("reports")
     with op.batch_alter_table("versions", schema=None) as batch_op:
-        for column in ("scores", "record_digest", "labels", "preprocessing"):
+        for column in ("trial_shape", "scores", "record_digest", "labels", "preprocessing"):
             batch_op.drop_column(column)
