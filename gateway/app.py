@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from gateway.api import error_handlers, health, registration, serving
+from gateway.api import error_handlers, health, models, registration, serving
 from gateway.api.request_context import RequestContext
 from gateway.services import open_services
 from gateway.settings import Settings
@@ -45,6 +45,7 @@ def create_app(settings: Settings, *, demo: bool = False) -> FastAPI:
         strict_content_type=False,
     )
     app.include_router(serving.router)
+    app.include_router(models.router)
     app.include_router(registration.create_router(settings))
     app.include_router(health.router)
     error_handlers.install(app)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
 from gateway.inference.images import ImageLimits
 from gateway.inference.run import Runner
 from gateway.inference.tensors import probe_tensor
+from gateway.registry.aliases import Aliases
+from gateway.registry.artifacts import Artifacts
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.opening import open_registration
 from gateway.registry.registration import Registration
@@ -62,6 +63,7 @@ class Services:
     runner: Runner
     models_folder: ModelsFolder | None
     registration: Registration
+    aliases: Aliases
 
     async def ready(self) -> dict[str, Check]:
         """Check that a request would be answered: not stopping, a replica, the database."""
@@ -130,7 +132,12 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
         replicas = ReplicaSet()
         stack.push_async_callback(replicas.close)
         desired = _DesiredState(registry)
-        reconciler = Reconciler(desired.models, load_timeout_s=settings.load_timeout_s)
+        artifacts = Artifacts(repository, registry)
+        reconciler = Reconciler(
+            desired.models,
+            load_timeout_s=settings.load_timeout_s,
+            refusal=artifacts.refusal,
+        )
 
         async def quarantine(served: Served, reason: str) -> None:
             await registry.store.quarantine(*served, reason)
@@ -144,7 +151,13 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             poll_s=settings.replica_poll_s,
             probe_interval_s=settings.probe_interval_s,
         )
-        lifecycle = Lifecycle(registry, replicas, reconciler, timeout_s=settings.load_timeout_s)
+        lifecycle = Lifecycle(
+            registry,
+            replicas,
+            reconciler,
+            timeout_s=settings.load_timeout_s,
+            artifacts=artifacts,
+        )
         models_folder = None
         registration = await stack.enter_async_context(
             open_registration(settings, repository, database, registry)
@@ -190,6 +203,7 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             runner=runner,
             models_folder=models_folder,
             registration=registration,
+            aliases=Aliases(registry, registration.store, lifecycle),
         )
 
 
@@ -266,7 +280,7 @@ class _DesiredState:
         models, probes = {}, {}
         for model in catalog.models.values():
             versions = model.desired - model.quarantined.keys()
-            config = model_config.to_json(_shared_config(model, versions or model.versions))
+            config = _shared_config(model, versions or model.versions)
             models[model.name] = DesiredModel(model.name, config, versions)
             for number in versions:
                 signature = model.versions[number].signature
@@ -280,13 +294,14 @@ class _DesiredState:
         self._models, self._probes = models, probes
 
 
-def _shared_config(model: Model, versions: Iterable[int]) -> ModelConfig:
+def _shared_config(model: Model, versions: Iterable[int]) -> str:
     """
-    Choose the configuration that versions are loaded with side by side: the newest's, unless one of
-    them must not batch, which then none does.
+    Choose the configuration that versions are loaded with side by side, as JSON: the newest's,
+    unless one of them must not batch, which then none does.
     """
     configs = [model_config.parse(model.versions[number].config) for number in sorted(versions)]
-    return next((c for c in reversed(configs) if c.max_batch_size == 0), configs[-1])
+    chosen = next((c for c in reversed(configs) if c.max_batch_size == 0), configs[-1])
+    return model_config.to_json(chosen)
 
 
 def _background(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:

@@ -17,6 +17,7 @@ from gateway.errors import (
     SignatureConflict,
     TritonUnavailable,
 )
+from gateway.registry.artifacts import Artifacts
 from gateway.registry.registry import Registry
 from gateway.registry.versions import Model, ModelVersion
 from gateway.triton.reconciler import Reconciler
@@ -33,7 +34,9 @@ class Lifecycle:
         reconciler: Reconciler,
         *,
         timeout_s: float,
+        artifacts: Artifacts,
     ) -> None:
+        self._artifacts = artifacts
         self.loading: set[Served] = set()
         self._registry = registry
         self._replicas = replicas
@@ -50,6 +53,7 @@ class Lifecycle:
 
         Raises:
             ModelNotFound, VersionNotFound: There is no such thing.
+            ArtifactCorrupt: Its file is not the one that was published.
             SignatureConflict: Another version with other inputs or outputs is loaded.
             LoadFailed: A replica could not load it; the desired state is as it was.
             TritonUnavailable, DeadlineExceeded: No replica could be asked in time; likewise.
@@ -60,6 +64,7 @@ class Lifecycle:
             target = model.version(version) if version is not None else model.champion
             number, served = target.version, (name, target.version)
             _check_side_by_side(model, target)
+            await self._artifacts.check(target)
             fresh = number not in model.desired
             self._reconciler.forgive(name, number)
             try:

@@ -85,7 +85,7 @@ class Registration:
     ) -> None:
         self.staging = staging
         self._registry = registry
-        self._store = store
+        self.store = store
         self._repository = repository
         self._validator = validator
         self._max_uploads = max_uploads
@@ -176,6 +176,10 @@ class Registration:
             log.info("model_registered", model=name, version=version, digest=registered.digest)
         return Registered(registered, created, validated.report.warnings)
 
+    async def report(self, name: str, version: int) -> dict[str, Any] | None:
+        """Read a version's validation report; None if it was not uploaded."""
+        return await self.store.report(name, version)
+
     async def remove(self, name: str, versions: Sequence[int], *, whole: bool, actor: str) -> None:
         """
         Delete versions: their records first, then their files. Their numbers are not used again.
@@ -184,7 +188,7 @@ class Registration:
             VersionInUse: An alias, a load or a rollout holds one of them; nothing was deleted.
         """
         async with self._locks[name]:
-            await self._store.delete_versions(
+            await self.store.delete_versions(
                 name, versions, whole=whole, owner=self.staging.owner, actor=actor
             )
             await self._registry.refresh()
@@ -194,12 +198,12 @@ class Registration:
 
     async def recover(self, name: str | None = None) -> None:
         """Settle what gateways that are gone have left: of one model, or of all."""
-        for row in await self._store.unsettled(name):
+        for row in await self.store.unsettled(name):
             # Our own: whoever asks holds the name's lock, so that nobody here is at it any more.
             if row.owner != self.staging.owner and self.staging.alive(row.owner):
                 continue
-            if await self._store.is_recorded(row.model, row.version):
-                await self._store.release(row.model, row.version)
+            if await self.store.is_recorded(row.model, row.version):
+                await self.store.release(row.model, row.version)
                 continue
             await self._remove_files(row.model, row.version)
             log.warning("unfinished_version_removed", model=row.model, version=row.version)
@@ -210,7 +214,7 @@ class Registration:
         try:
             async with asyncio.timeout(_PENDING_TIMEOUT_S):
                 while True:
-                    claim = await self._store.claim(
+                    claim = await self.store.claim(
                         name,
                         source_digest=upload.digest,
                         record_digest=record_digest,
@@ -255,7 +259,7 @@ class Registration:
     async def _abandon(self, name: str, version: int) -> None:
         """Undo a failed publication; where that cannot be done now, the claim stays for later."""
         try:
-            if not await self._store.is_recorded(name, version):
+            if not await self.store.is_recorded(name, version):
                 await self._remove_files(name, version)
         except (StoreUnavailable, ToolError, OSError) as error:
             log.warning("unfinished_version_left", model=name, version=version, reason=str(error))
@@ -265,7 +269,7 @@ class Registration:
         left = {} if model is None else {v: m for v, m in model.versions.items() if v != version}
         config = left[max(left)].config if left else None
         await asyncio.to_thread(remove_version, self._repository, name, version, config_text=config)
-        await self._store.release(name, version)
+        await self.store.release(name, version)
 
 
 class _Place:

@@ -53,6 +53,7 @@ class Model:
     aliases: Mapping[str, int]
     desired: frozenset[int]
     quarantined: Mapping[int, str]
+    alias_generations: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
     def version(self, number: int) -> ModelVersion:
         """
@@ -172,6 +173,9 @@ def build_catalog(rows: RegistryRows, *, hidden_sources: Iterable[str] = ()) -> 
             desired=frozenset(d.version for d in rows.desired if d.model == row.name),
             quarantined=MappingProxyType(
                 {q.version: q.reason for q in rows.quarantine if q.model == row.name}
+            ),
+            alias_generations=MappingProxyType(
+                {a.alias: a.generation for a in rows.aliases if a.model == row.name}
             ),
         )
     return Catalog(generation=rows.generation, models=MappingProxyType(models))

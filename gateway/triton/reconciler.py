@@ -13,7 +13,7 @@ import asyncio
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -79,9 +79,20 @@ class Reconciler:
     """Acts on replicas. One action at a time for each pair of replica and model."""
 
     def __init__(
-        self, desired: Callable[[], Mapping[str, DesiredModel]], *, load_timeout_s: float
+        self,
+        desired: Callable[[], Mapping[str, DesiredModel]],
+        *,
+        load_timeout_s: float,
+        refusal: Callable[[str, int], Awaitable[str | None]] | None = None,
     ) -> None:
+        """
+        Args:
+            desired: What should be ready, now.
+            load_timeout_s: Deadline of one load, in seconds.
+            refusal: Tells why a version must not be loaded, or None; asked before every load.
+        """
         self._desired = desired
+        self._refusal = refusal
         self._load_timeout_s = load_timeout_s
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._failures: dict[tuple[str, str, int], Failure] = {}
@@ -97,6 +108,19 @@ class Reconciler:
     def tried_at_s(self, replica: Replica, name: str) -> float:
         """Tell when a model's last load on a replica began (monotonic); 0 before the first."""
         return self._tried_at_s.get((replica.name, name), 0.0)
+
+    def state(self, replica: Replica, name: str, version: int) -> tuple[str, str]:
+        """Tell a version's state on a replica as Triton spells it, and why it is not ready."""
+        served, failure = (name, version), self.failure(replica, name, version)
+        if not replica.live:
+            return "UNAVAILABLE", "the replica cannot be reached"
+        if served in replica.ready:
+            return "READY", ""
+        if served in replica.loading:
+            return "LOADING", ""
+        if failure is not None:
+            return "UNAVAILABLE", failure.reason
+        return "UNLOADED", ""
 
     def forgive(self, name: str, version: int) -> None:
         """Forget that a version failed, so that it is tried at once."""
@@ -161,6 +185,9 @@ class Reconciler:
             self._applied.pop((replica.name, name), None)
             log.info("unloaded", replica=replica.name, model=name)
             return
+        if refused := await self._refused(action):
+            self._keep_out(replica, name, refused)
+            return
         desired = self._desired()[name]
         mark = self._mark(replica, desired)
         served = {(name, version) for version in versions}
@@ -192,21 +219,32 @@ class Reconciler:
             took_s=round(time.monotonic() - began_s, 3),
         )
 
+    async def _refused(self, action: Action) -> dict[int, str]:
+        """Find the versions that must not be loaded, and why."""
+        if self._refusal is None:
+            return {}
+        reasons = {v: await self._refusal(action.name, v) for v in sorted(action.versions)}
+        return {version: reason for version, reason in reasons.items() if reason is not None}
+
     def _hold_back(self, replica: Replica, action: Action, message: str) -> None:
         """Find which version failed and keep it out for a while; none named means all new ones."""
         named = {int(number): reason for number, reason in _FAILED_VERSION.findall(message)}
         blamed = {v: named.get(v, "") for v in action.versions if v in named} or dict.fromkeys(
             action.versions - replica.ready_versions(action.name) or action.versions, message
         )
-        for version, reason in blamed.items():
-            key = (replica.name, action.name, version)
+        self._keep_out(replica, action.name, blamed)
+
+    def _keep_out(self, replica: Replica, name: str, reasons: Mapping[int, str]) -> None:
+        """Take note of failures; each further one of a version keeps it out for longer."""
+        for version, reason in reasons.items():
+            key = (replica.name, name, version)
             attempts = self._failures[key].attempts + 1 if key in self._failures else 1
             wait_s = min(_RETRY_FIRST_S * 2 ** (attempts - 1), _RETRY_LONGEST_S)
             self._failures[key] = Failure(_clean(reason), attempts, time.monotonic() + wait_s)
             log.warning(
                 "load_failed",
                 replica=replica.name,
-                model=action.name,
+                model=name,
                 version=version,
                 reason=_clean(reason),
                 attempts=attempts,
