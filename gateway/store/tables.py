@@ -11,6 +11,8 @@ SQLite and PostgreSQL); JSON columns hold what is read whole and never searched.
     unsettled                    versions whose files may lie in the repository without a record
     state                        one row: a generation that grows with every change
     audit                        who changed what, when, why
+
+The tables of stored metrics stand in `metrics_tables.py`.
 """
 
 from typing import Any

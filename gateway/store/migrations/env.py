@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from gateway.store import metrics_tables  # noqa: F401 - its tables belong to the metadata, too
 from gateway.store.tables import Base
 
 connection = context.config.attributes["connection"]

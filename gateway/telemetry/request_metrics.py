@@ -1,0 +1,138 @@
+"""
+The recorder: counts every request in memory, by minute, endpoint, model, version and status.
+
+A cell grows until its minute is over. Writing it again and again with its whole content, under the
+name of this process, is what makes a write repeatable: a flush whose outcome is not known is simply
+made once more, and two gateways never touch each other's rows.
+
+Only names that are registered become labels; anything else a caller makes up is counted under "".
+While the store is away, cells are kept up to a limit; then the oldest are given up, and counted.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.telemetry.observation import Observation
+from gateway.telemetry.sketches import LatencySketch, pack
+
+MINUTE_S = 60
+MAX_CATEGORIES = 2000
+"""Categories told apart in one cell; more are counted together as "other"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What one cell counts. `start_s` is the beginning of its minute, UTC in seconds."""
+
+    start_s: int
+    endpoint: str
+    model: str
+    version: int
+    status: int
+
+
+@dataclass(slots=True)
+class Cell:
+    """The counts of one cell, since the beginning of its minute."""
+
+    requests: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    categories: Counter[str] = field(default_factory=Counter)
+    sketches: dict[str, LatencySketch] = field(default_factory=dict)
+    written: int = 0
+
+    def add(self, seen: Observation) -> None:
+        """Count one request."""
+        self.requests += 1
+        self.bytes_in += seen.bytes_in
+        self.bytes_out += seen.bytes_out
+        if seen.code:
+            self.errors[seen.code] += 1
+        if seen.category:
+            known = seen.category in self.categories or len(self.categories) < MAX_CATEGORIES
+            self.categories[seen.category if known else "other"] += 1
+        self._time("total", seen.total_s)
+        for stage, duration_s in seen.stages_s.items():
+            self._time(stage, duration_s)
+
+    def _time(self, name: str, duration_s: float) -> None:
+        sketch = self.sketches.get(name)
+        if sketch is None:
+            sketch = self.sketches[name] = LatencySketch()
+        sketch.add(duration_s)
+
+    def packed_sketches(self) -> bytes:
+        """Return every stage's sketch, in the form that is stored."""
+        return pack(self.sketches)
+
+
+@dataclass(slots=True)
+class Losses:
+    """What was given up because it could not be stored, since the start."""
+
+    rows: int = 0
+    requests: int = 0
+
+
+class Recorder:
+    """Counts requests. To be used from one thread, that of the event loop."""
+
+    def __init__(
+        self,
+        known: Callable[[str, int], tuple[str, int]],
+        *,
+        max_cells: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Make an empty recorder.
+
+        Args:
+            known: Maps a model's name and a version to labels: "" and 0 for what is not registered.
+            max_cells: How many cells are kept while they cannot be stored.
+            clock: UTC in seconds.
+        """
+        self._known = known
+        self._max_cells = max_cells
+        self._clock = clock
+        self._cells: dict[Key, Cell] = {}
+        self.lost = Losses()
+
+    def record(self, seen: Observation) -> tuple[str, int]:
+        """Count one answered request; return the labels that it was counted under."""
+        model, version = self._known(seen.model, seen.version)
+        start_s = int(self._clock()) // MINUTE_S * MINUTE_S
+        key = Key(start_s, seen.endpoint, model, version, seen.status)
+        cell = self._cells.get(key)
+        if cell is None:
+            if len(self._cells) >= self._max_cells:
+                self._give_up_oldest()
+            cell = self._cells[key] = Cell()
+        cell.add(seen)
+        return model, version
+
+    def unwritten(self) -> list[tuple[Key, Cell]]:
+        """List the cells that hold more than was written of them."""
+        return [(key, cell) for key, cell in self._cells.items() if cell.requests > cell.written]
+
+    def forget_written(self) -> None:
+        """Drop the cells of past minutes that are written in full."""
+        now_s = self._clock()
+        done = [
+            key
+            for key, cell in self._cells.items()
+            if cell.requests == cell.written and key.start_s + MINUTE_S <= now_s
+        ]
+        for key in done:
+            del self._cells[key]
+
+    def _give_up_oldest(self) -> None:
+        oldest = min(self._cells, key=lambda key: key.start_s)
+        cell = self._cells.pop(oldest)
+        if cell.requests > cell.written:
+            self.lost.rows += 1
+            self.lost.requests += cell.requests - cell.written
