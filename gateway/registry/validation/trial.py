@@ -24,6 +24,7 @@ from gateway.preprocessing.record import Preprocessing, image_axes
 from gateway.registry.validation.runtime import Runtime, explain
 from gateway.registry.validation.sandbox import peak_memory_bytes
 from tools.errors import ToolError
+from tools.onnx_signature import accepts_inputs, read_graph
 from tools.signature import ModelSignature, Shape, TensorSignature
 
 _PHOTOGRAPHS = Path(__file__).parent / "photographs"
@@ -31,6 +32,7 @@ _PHOTOGRAPHS = Path(__file__).parent / "photographs"
 # graphs that declare a free size and work with one only.
 _USUAL_SIDES = ((224, 224), (160, 240), (64, 64))
 _OTHER_SIDES = ((28, 28), (32, 32), (96, 96), (128, 128), (256, 256), (299, 299), (300, 300))
+_MAX_SEARCHED_SIDE, _SEARCH_S = 512, 5.0
 _REPEATS = 5
 _RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE = 1e-3, 1e-4
 _OUT_OF_MEMORY = re.compile(
@@ -120,6 +122,7 @@ class _Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        self.path = path
         self._input = signature.inputs[0].name
         self._outputs = [tensor.name for tensor in signature.outputs]
         try:
@@ -174,7 +177,9 @@ def _singles(
             accepted.append(sides)
     if not accepted:
         assert failure is not None
-        raise failure
+        accepted = _only_side(session, wanted, record)
+        if not accepted:
+            raise failure
     if refused:
         taken = ", ".join(f"{height}x{width}" for height, width in accepted)
         warnings.append(
@@ -185,6 +190,24 @@ def _singles(
         _input(photo, accepted[index % len(accepted)], wanted, record)
         for index, photo in enumerate(_photographs())
     ]
+
+
+def _only_side(
+    session: _Session, wanted: TensorSignature, record: Preprocessing | None
+) -> list[tuple[int, int]]:
+    """Search the one size that a graph works with, by its shapes first and then for real."""
+    graph, until_s = read_graph(session.path), time.monotonic() + _SEARCH_S
+    for side in range(1, _MAX_SEARCHED_SIDE + 1):
+        if time.monotonic() > until_s:
+            break
+        tensor = _input(_photographs()[0], (side, side), wanted, record)
+        if accepts_inputs(graph, {wanted.name: tensor.shape}):
+            try:
+                session.scores(tensor)
+            except TrialFailed:
+                continue
+            return [(side, side)]
+    return []
 
 
 def _batch_problem(session: _Session, image: Array, largest: int) -> str | None:
