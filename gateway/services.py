@@ -5,7 +5,7 @@ wire.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,25 +15,23 @@ from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
 from gateway.inference.images import ImageLimits
 from gateway.inference.run import Runner
-from gateway.inference.tensors import probe_tensor
 from gateway.registry.aliases import Aliases
 from gateway.registry.artifacts import Artifacts
+from gateway.registry.desired import DesiredState
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.opening import open_registration
 from gateway.registry.registration import Registration
 from gateway.registry.registry import Registry
 from gateway.registry.sources import REPOSITORY, ModelsFolder, adopt_repository
-from gateway.registry.versions import Catalog, Model
 from gateway.settings import Settings
 from gateway.store.database import Database, open_database
 from gateway.store.versions import VersionStore
 from gateway.triton.discovery import Discovery, parse_triton_url
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
-from gateway.triton.endpoint import TritonEndpoint
-from gateway.triton.monitor import Monitor, Probe
-from gateway.triton.reconciler import DesiredModel, Reconciler
-from gateway.triton.replicas import Replica, ReplicaSet, Served
-from tools import model_config
+from gateway.triton.embedded_replica import EmbeddedReplica
+from gateway.triton.monitor import Monitor
+from gateway.triton.reconciler import Reconciler
+from gateway.triton.replicas import ReplicaSet, Served
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +129,7 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
 
         replicas = ReplicaSet()
         stack.push_async_callback(replicas.close)
-        desired = _DesiredState(registry)
+        desired = DesiredState(registry)
         artifacts = Artifacts(repository, registry)
         reconciler = Reconciler(
             desired.models,
@@ -219,7 +217,7 @@ async def _adopt(registry: Registry, settings: Settings, *, demo: bool) -> None:
 async def _start_embedded(
     stack: contextlib.AsyncExitStack, settings: Settings, monitor: Monitor
 ) -> None:
-    listener = _EmbeddedReplica(monitor)
+    listener = EmbeddedReplica(monitor)
     triton = EmbeddedTriton(
         EmbeddedOptions(
             data_dir=settings.data_dir.resolve(),
@@ -231,77 +229,6 @@ async def _start_embedded(
     stack.push_async_callback(triton.stop, idle=True)
     listener.attach(await triton.start())
     stack.push_async_callback(listener.close)
-
-
-class _EmbeddedReplica:
-    """The embedded Triton as the one replica of a monitor: hands the supervisor's news on."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
-        self._replica: Replica | None = None
-
-    def attach(self, endpoint: TritonEndpoint) -> None:
-        self._replica = Replica("embedded", endpoint)
-        self._monitor.watch(self._replica)
-
-    async def close(self) -> None:
-        if self._replica is not None:
-            await self._monitor.forget(self._replica)
-
-    async def came_up(self, endpoint: TritonEndpoint) -> None:
-        if self._replica is not None:
-            await self._monitor.came_up(self._replica, endpoint)
-
-    def went_down(self, reason: str) -> None:
-        if self._replica is not None:
-            self._monitor.went_down(self._replica, reason)
-
-    def stub_lost(self, model: str, version: int, detail: str) -> None:
-        if self._replica is not None:
-            self._monitor.stub_lost(self._replica, (model, version), detail)
-
-
-class _DesiredState:
-    """What the catalog says should be loaded, in the reconciler's terms."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._models: Mapping[str, DesiredModel] = {}
-        self._probes: Mapping[Served, Probe] = {}
-        self._take(registry.catalog)
-        registry.on_change(self._take)
-
-    def models(self) -> Mapping[str, DesiredModel]:
-        return self._models
-
-    def probes(self) -> Mapping[Served, Probe]:
-        return self._probes
-
-    def _take(self, catalog: Catalog) -> None:
-        models, probes = {}, {}
-        for model in catalog.models.values():
-            versions = model.desired - model.quarantined.keys()
-            config = _shared_config(model, versions or model.versions)
-            models[model.name] = DesiredModel(model.name, config, versions)
-            for number in versions:
-                signature = model.versions[number].signature
-                given = signature.inputs[0]
-                probes[model.name, number] = Probe(
-                    given.name,
-                    given.dtype,
-                    probe_tensor(given, model.versions[number].trial_shape),
-                    signature.outputs[0].name,
-                )
-        self._models, self._probes = models, probes
-
-
-def _shared_config(model: Model, versions: Iterable[int]) -> str:
-    """
-    Choose the configuration that versions are loaded with side by side, as JSON: the newest's,
-    unless one of them must not batch, which then none does.
-    """
-    configs = [model_config.parse(model.versions[number].config) for number in sorted(versions)]
-    chosen = next((c for c in reversed(configs) if c.max_batch_size == 0), configs[-1])
-    return model_config.to_json(chosen)
 
 
 def _background(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:

@@ -1,5 +1,5 @@
 """
-Pixels to the tensor that a version takes, and the smallest tensor that it would take.
+Pixels to the tensor that a version takes.
 
 Without a preprocessing record the gateway sends raw pixels where the signature allows it: channels
 last, three of them, height and width as the image has them. It never guesses a normalisation.
@@ -13,8 +13,6 @@ from gateway.inference.images import Pixels
 from gateway.preprocessing.pixels import NUMPY_OF_TRITON, preprocess
 from gateway.preprocessing.record import Preprocessing, image_axes
 from tools.onnx_signature import TensorSignature
-
-_PROBE_SIDE = 32
 
 
 def to_tensor(
@@ -48,20 +46,6 @@ def to_tensor(
             f"The model takes {_describe(wanted)}; the image gives {list(tensor.shape)}."
         )
     return tensor.astype(NUMPY_OF_TRITON[wanted.dtype], copy=False)
-
-
-def probe_tensor(
-    wanted: TensorSignature, known_shape: tuple[int, ...] | None = None
-) -> npt.NDArray[np.generic]:
-    """Make the input of a probe: zeros of a shape that is known to work, or every free side 32."""
-    if known_shape is not None:
-        return np.zeros(known_shape, dtype=NUMPY_OF_TRITON[wanted.dtype])
-    free_side = {0: 1}
-    shape = [
-        free_side.get(axis, _PROBE_SIDE) if size is None else size
-        for axis, size in enumerate(wanted.shape)
-    ]
-    return np.zeros(shape, dtype=NUMPY_OF_TRITON[wanted.dtype])
 
 
 def _takes_raw_pixels(wanted: TensorSignature) -> bool:

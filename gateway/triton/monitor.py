@@ -11,15 +11,13 @@ that has answered nothing for some seconds is asked a real question.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 
 from gateway.triton.client import StubLost, TritonError, TritonNotReady, TritonUnreachable
 from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.probe import Probe
 from gateway.triton.quarantine import Strikes
 from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet, Served
@@ -28,16 +26,6 @@ log = structlog.get_logger(__name__)
 
 _INDEX_TIMEOUT_S = 1.0
 _PROBE_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A question for a version: the smallest input that it takes."""
-
-    input_name: str
-    input_dtype: str
-    tensor: npt.NDArray[np.generic]
-    output_name: str
 
 
 class Monitor:

@@ -1,0 +1,52 @@
+"""What the catalog says should be loaded, in the reconciler's terms; once for each catalog."""
+
+from collections.abc import Iterable, Mapping
+
+from gateway.registry.registry import Registry
+from gateway.registry.versions import Catalog, Model
+from gateway.triton.probe import Probe, probe_tensor
+from gateway.triton.reconciler import DesiredModel
+from gateway.triton.replicas import Served
+from tools import model_config
+
+
+class DesiredState:
+    """What the catalog says should be loaded, in the reconciler's terms."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._models: Mapping[str, DesiredModel] = {}
+        self._probes: Mapping[Served, Probe] = {}
+        self._take(registry.catalog)
+        registry.on_change(self._take)
+
+    def models(self) -> Mapping[str, DesiredModel]:
+        """Tell what should be ready of every model; no versions means nothing of it."""
+        return self._models
+
+    def probes(self) -> Mapping[Served, Probe]:
+        """Tell what to ask each version that should be ready."""
+        return self._probes
+
+    def _take(self, catalog: Catalog) -> None:
+        models, probes = {}, {}
+        for model in catalog.models.values():
+            versions = model.desired - model.quarantined.keys()
+            config = _shared_config(model, versions or model.versions)
+            models[model.name] = DesiredModel(model.name, config, versions)
+            for number in versions:
+                version = model.versions[number]
+                given = version.signature.inputs[0]
+                tensor = probe_tensor(given.dtype, given.shape, version.trial_shape)
+                output = version.signature.outputs[0].name
+                probes[model.name, number] = Probe(given.name, given.dtype, tensor, output)
+        self._models, self._probes = models, probes
+
+
+def _shared_config(model: Model, versions: Iterable[int]) -> str:
+    """
+    Choose the configuration that versions are loaded with side by side, as JSON: the newest's,
+    unless one of them must not batch, which then none does.
+    """
+    configs = [model_config.parse(model.versions[number].config) for number in sorted(versions)]
+    chosen = next((c for c in reversed(configs) if c.max_batch_size == 0), configs[-1])
+    return model_config.to_json(chosen)
