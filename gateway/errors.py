@@ -15,11 +15,17 @@ maps a class to a status.
     │   ├── PreprocessingRequired  preprocessing_required
     │   ├── PreprocessingInvalid   preprocessing_invalid
     │   ├── LabelsInvalid       labels_invalid
-    │   └── UploadInvalid       upload_invalid
+    │   ├── UploadInvalid       upload_invalid
+    │   ├── RolloutInvalid      rollout_invalid
+    │   ├── FeedbackInvalid     feedback_invalid
+    │   └── EvaluationSetInvalid   evaluation_set_invalid
     ├── NotFound
     │   ├── ModelNotFound       model_not_found
     │   ├── VersionNotFound     version_not_found
-    │   └── AliasNotFound       alias_not_found
+    │   ├── AliasNotFound       alias_not_found
+    │   ├── RolloutNotFound     rollout_not_found
+    │   ├── AnswerNotFound      answer_not_found
+    │   └── EvaluationNotFound  evaluation_not_found
     ├── Conflict                the state of the server forbids it
     │   ├── ModelNotLoaded      model_not_loaded
     │   ├── NameConflict        name_conflict
@@ -27,6 +33,10 @@ maps a class to a status.
     │   ├── VersionConflict     version_exists
     │   ├── VersionInUse        version_in_use
     │   ├── AliasMoved          alias_moved
+    │   ├── RolloutConflict     rollout_conflict
+    │   ├── RolloutInProgress   rollout_in_progress
+    │   ├── EvaluationPending   evaluation_pending
+    │   ├── EvaluationFailed    evaluation_failed
     │   └── ArtifactCorrupt     artifact_corrupt
     ├── Overloaded              overloaded            (retry later)
     ├── Unavailable             (retry later)
@@ -134,6 +144,24 @@ class UploadInvalid(RequestError):
     code = "upload_invalid"
 
 
+class RolloutInvalid(RequestError, ValueError):
+    """A plan of a rollout that makes no sense."""
+
+    code = "rollout_invalid"
+
+
+class FeedbackInvalid(RequestError):
+    """Feedback whose category is none."""
+
+    code = "feedback_invalid"
+
+
+class EvaluationSetInvalid(RequestError):
+    """An evaluation set that is no zip of images with a labels.csv that names them."""
+
+    code = "evaluation_set_invalid"
+
+
 class ModelRejected(RequestError):
     """The converter refused a model; `code` is the converter's own."""
 
@@ -173,6 +201,27 @@ class AliasNotFound(NotFound):
 
     def __init__(self, name: str, alias: str) -> None:
         super().__init__(f"Model {name} has no alias {alias}.")
+
+
+class RolloutNotFound(NotFound):
+    """No rollout has that id."""
+
+    code = "rollout_not_found"
+
+    def __init__(self, rollout_id: str) -> None:
+        super().__init__(f"There is no rollout {rollout_id}.")
+
+
+class AnswerNotFound(NotFound):
+    """No request of that id was answered, or it was too long ago."""
+
+    code = "answer_not_found"
+
+
+class EvaluationNotFound(NotFound):
+    """The model has no evaluation set, or the version has not been evaluated on it."""
+
+    code = "evaluation_not_found"
 
 
 class Conflict(GatewayError):
@@ -218,6 +267,30 @@ class AliasMoved(Conflict):
     """The alias is not where the caller thought that it was."""
 
     code = "alias_moved"
+
+
+class RolloutConflict(Conflict):
+    """The rollout's phase forbids what was asked. Of two promotions one gets this."""
+
+    code = "rollout_conflict"
+
+
+class RolloutInProgress(Conflict):
+    """The model has a rollout that has not ended."""
+
+    code = "rollout_in_progress"
+
+
+class EvaluationPending(Conflict):
+    """The version is still being evaluated on the model's evaluation set."""
+
+    code = "evaluation_pending"
+
+
+class EvaluationFailed(Conflict):
+    """What the evaluation set says of the version does not let the rollout begin."""
+
+    code = "evaluation_failed"
 
 
 class ArtifactCorrupt(Conflict):

@@ -6,8 +6,9 @@ Stages and their steps, how often they are judged, what is tolerated, and who pr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
+from gateway.errors import RolloutInvalid
 from gateway.rollouts.metrics import DEFAULT_METRICS, Metric, Strategy
 
 DEFAULT_STEPS: Mapping[Strategy, tuple[float, ...]] = {
@@ -15,16 +16,6 @@ DEFAULT_STEPS: Mapping[Strategy, tuple[float, ...]] = {
     Strategy.CANARY: (1.0, 5.0, 25.0, 50.0, 100.0),
     Strategy.AB: (50.0,),
 }
-
-
-class RolloutInvalid(ValueError):
-    """A plan that makes no sense. `code` is stable, `detail` for people."""
-
-    code: ClassVar[str] = "rollout_invalid"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)

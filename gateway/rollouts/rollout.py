@@ -27,27 +27,18 @@ Sources: Flagger, "Deployment strategies" (interval, threshold, stepWeights); Ar
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import TypeAdapter
 
+from gateway.errors import RolloutConflict, RolloutInvalid
 from gateway.rollouts.metrics import Strategy
-from gateway.rollouts.plan import Plan, RolloutInvalid, Stage
+from gateway.rollouts.plan import Plan, Stage
 from gateway.rollouts.routing import Route
 from gateway.rollouts.verdict import Outcome, Verdict
 
 HISTORY = 20
 CONSECUTIVE_PROVIDER_ERRORS = 4
-
-
-class RolloutConflict(Exception):
-    """The rollout's phase forbids what was asked. `code` is stable, `detail` for people."""
-
-    code: ClassVar[str] = "rollout_conflict"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
 
 
 class Phase(StrEnum):

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gateway.errors import RolloutConflict, RolloutInvalid
 from gateway.rollouts.metrics import Metric, MetricName
-from gateway.rollouts.plan import Plan, RolloutInvalid, Stage
+from gateway.rollouts.plan import Plan, Stage
 from gateway.rollouts.rollout import (
     Action,
     MoveAlias,
     Phase,
     Rollout,
-    RolloutConflict,
     SetRoute,
     actions_for,
     advance,
