@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from gateway import errors
 from gateway.api.request_context import request_id_of
+from gateway.telemetry.observation import observation_of
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,7 @@ def install(app: FastAPI) -> None:
 
 
 def _body(request: Request, detail: object, code: str) -> dict[str, object]:
+    observation_of(request.scope).code = code
     return {"detail": detail, "code": code, "request_id": request_id_of(request.scope)}
 
 

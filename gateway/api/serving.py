@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Response
 
-from gateway.api.dependencies import RequestId, ServicesOf
+from gateway.api.dependencies import RequestId, Seen, ServicesOf
 from gateway.api.parameters import (
     CALLER,
     Alias,
@@ -65,6 +65,7 @@ async def unload_model(services: ServicesOf, name: Name, version: Version = None
 async def run_model(
     services: ServicesOf,
     request_id: RequestId,
+    seen: Seen,
     response: Response,
     name: PathName,
     body: RunRequest,
@@ -80,8 +81,14 @@ async def run_model(
     version was registered with labels.
     """
     answer = await services.runner.run(
-        name, body.image, version=read_version(version), alias=alias, request_id=request_id
+        name,
+        body.image,
+        version=read_version(version),
+        alias=alias,
+        request_id=request_id,
+        seen=seen,
     )
+    seen.category = answer.category
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["Server-Timing"] = _server_timing(answer.stages)
     if top_k is None:

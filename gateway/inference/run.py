@@ -29,6 +29,7 @@ from gateway.inference.classification import category
 from gateway.inference.images import ImageLimits, decode_image
 from gateway.inference.tensors import to_tensor
 from gateway.registry.versions import Catalog, ModelVersion
+from gateway.telemetry.observation import STAGES, Observation
 from gateway.triton.client import (
     StubLost,
     TritonError,
@@ -48,6 +49,15 @@ class Stages:
     queue_s: float = 0.0
     decode_s: float = 0.0
     infer_s: float = 0.0
+
+    def note(self, seen: Observation) -> None:
+        """Note the stages that the request came to."""
+        durations_s = (self.queue_s, self.decode_s, self.infer_s)
+        seen.stages_s = {
+            stage: took_s
+            for stage, took_s in zip(STAGES, durations_s, strict=True)
+            if took_s > 0.0
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,7 @@ class Runner:
         version: int | None = None,
         alias: str | None = None,
         request_id: str,
+        seen: Observation | None = None,
     ) -> Answer:
         """
         Classify one image.
@@ -112,6 +123,7 @@ class Runner:
             encoded: The image file's bytes.
             version, alias: What the caller pinned, if anything.
             request_id: Travels along into Triton.
+            seen: Takes note of the version and of the stages, also of a run that fails.
 
         Raises:
             ModelNotLoaded, VersionNotFound, AliasNotFound: Nothing to ask.
@@ -121,6 +133,8 @@ class Runner:
         """
         chosen = self._choose(name, version, alias)
         stages, arrived_s = Stages(), time.perf_counter()
+        if seen is not None:
+            seen.version = chosen.version
         try:
             async with asyncio.timeout(self._timeout_s), self._admission.admit():
                 stages.queue_s = time.perf_counter() - arrived_s
@@ -134,6 +148,9 @@ class Runner:
             ) from error
         except TimeoutError:
             raise DeadlineExceeded(f"No answer within {self._timeout_s:g} s.") from None
+        finally:
+            if seen is not None:
+                stages.note(seen)
         return Answer(category(scores), scores, chosen, stages)
 
     def _choose(self, name: str, version: int | None, alias: str | None) -> ModelVersion:
