@@ -8,6 +8,7 @@ assignment; a request that began with the old one finishes with it. Nothing here
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from gateway.errors import AliasNotFound, ModelNotFound, ModelNotLoaded, VersionNotFound
 from gateway.preprocessing.record import Preprocessing
@@ -91,6 +92,9 @@ class Catalog:
 
     generation: int = -1
     models: Mapping[str, Model] = field(default_factory=lambda: MappingProxyType({}))
+    # By model, the state of its live rollout as it is stored, read in one transaction with the
+    # aliases: `rollouts/traffic.py` makes routes of it.
+    rollouts: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
 
     def names(self) -> list[str]:
         """List every model's name, sorted."""
@@ -178,4 +182,9 @@ def build_catalog(rows: RegistryRows, *, hidden_sources: Iterable[str] = ()) -> 
                 {a.alias: a.generation for a in rows.aliases if a.model == row.name}
             ),
         )
-    return Catalog(generation=rows.generation, models=MappingProxyType(models))
+    rollouts = {row.model: row.state for row in rows.rollouts if row.model in models}
+    return Catalog(
+        generation=rows.generation,
+        models=MappingProxyType(models),
+        rollouts=MappingProxyType(rollouts),
+    )

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.errors import AliasMoved, AliasNotFound, NameConflict, VersionInUse
 from gateway.store.database import Database
+from gateway.store.rollout_tables import RolloutRow
 from gateway.store.tables import (
     AliasRow,
     DesiredRow,
@@ -272,6 +273,9 @@ async def _check_free(session: AsyncSession, model: str, versions: Sequence[int]
     )
     if desired is not None:
         raise VersionInUse(f"Version {desired.version} of {model} is loaded: unload it first.")
+    rollout = await session.scalar(select(RolloutRow).where(RolloutRow.live_model == model))
+    if rollout is not None and {rollout.champion, rollout.challenger} & set(versions):
+        raise VersionInUse(f"Rollout {rollout.id} of {model} has not ended: end it first.")
 
 
 def _check_generation(row: AliasRow | None, alias: str, expected: int | None) -> None:

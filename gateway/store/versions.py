@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.errors import VersionConflict
 from gateway.store.database import Database
+from gateway.store.rollout_tables import RolloutRow
 from gateway.store.tables import (
     AliasRow,
     AuditRow,
@@ -40,6 +41,7 @@ class RegistryRows:
     aliases: Sequence[AliasRow]
     desired: Sequence[DesiredRow]
     quarantine: Sequence[QuarantineRow]
+    rollouts: Sequence[RolloutRow] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,11 @@ class VersionStore:
                 aliases=(await session.scalars(select(AliasRow))).all(),
                 desired=(await session.scalars(select(DesiredRow))).all(),
                 quarantine=(await session.scalars(select(QuarantineRow))).all(),
+                rollouts=(
+                    await session.scalars(
+                        select(RolloutRow).where(RolloutRow.live_model.is_not(None))
+                    )
+                ).all(),
             )
 
     async def add_version(

@@ -2,7 +2,10 @@
 
 from alembic import context
 
-from gateway.store import metrics_tables  # noqa: F401 - its tables belong to the metadata, too
+from gateway.store import (  # noqa: F401 - their tables belong to the metadata, too
+    metrics_tables,
+    rollout_tables,
+)
 from gateway.store.tables import Base
 
 connection = context.config.attributes["connection"]
