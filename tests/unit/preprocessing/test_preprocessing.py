@@ -1,0 +1,112 @@
+"""The preprocessing record: what it means to the last bit, and what contradicts a model."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gateway.errors import ImageMismatch, PreprocessingInvalid
+from gateway.inference.tensors import to_tensor
+from gateway.preprocessing.pixels import preprocess
+from gateway.preprocessing.record import Preprocessing, resolve_preprocessing
+from tools.signature import TensorSignature
+
+NCHW = TensorSignature("x", "FP32", (None, 3, 224, 224))
+FREE = TensorSignature("x", "FP32", (None, None, None, 3))
+PIXELS = np.random.default_rng(0).integers(0, 256, (90, 130, 3)).astype(np.uint8)
+
+
+def _resolved(requested: str, wanted: TensorSignature = NCHW) -> Preprocessing:
+    record = resolve_preprocessing(requested, wanted)
+    assert record is not None
+    return record
+
+
+def test_imagenet_is_torchvisions_pipeline() -> None:
+    """Resize(256), CenterCrop(224), ToTensor, Normalize, written out by hand."""
+    image = Image.fromarray(PIXELS).resize((int(256 * 130 / 90), 256), Image.Resampling.BILINEAR)
+    left, top = round((image.width - 224) / 2), round((image.height - 224) / 2)
+    cropped = np.asarray(image.crop((left, top, left + 224, top + 224)), np.float64) / 255
+    expected = (cropped - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    got = preprocess(PIXELS, _resolved("imagenet"), NCHW)
+    assert got.dtype == np.float32
+    assert got.shape == (1, 3, 224, 224)
+    np.testing.assert_array_equal(got[0], expected.transpose(2, 0, 1).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"])
+def test_resampling_is_pillows_bit_for_bit(name: str) -> None:
+    """Each interpolation gives the pixels of Pillow's filter of that name."""
+    record = Preprocessing.model_validate(
+        {"layout": "NCHW", "size": (224, 224), "resize": "stretch", "interpolation": name}
+    )
+    expected = Image.fromarray(PIXELS).resize((224, 224), Image.Resampling[name.upper()])
+    got = preprocess(PIXELS, record, NCHW)
+    np.testing.assert_array_equal(got[0].transpose(1, 2, 0), np.asarray(expected, np.float32))
+
+
+def test_bgr_and_means_stand_in_the_order_of_the_channels() -> None:
+    """With BGR, the first mean is that of blue."""
+    record = Preprocessing(channel_order="BGR", mean=(10.0, 20.0, 30.0))
+    got = preprocess(PIXELS, record, FREE)
+    np.testing.assert_array_equal(got[0], PIXELS[:, :, ::-1].astype(np.float32) - [10, 20, 30])
+
+
+def test_unit_keeps_a_free_size_and_stretches_to_a_fixed_one() -> None:
+    """Values 0 to 1; the size is the image's own where the model takes any."""
+    assert preprocess(PIXELS, _resolved("unit", FREE), FREE).shape == (1, 90, 130, 3)
+    fixed = preprocess(PIXELS, _resolved("unit"), NCHW)
+    assert fixed.shape == (1, 3, 224, 224)
+    assert 0.9 < fixed.max() <= 1.0
+
+
+def test_raw_is_no_record_and_leaves_pixels_as_they_are() -> None:
+    """`raw` says what would be done without a record."""
+    assert resolve_preprocessing("raw", FREE) is None
+    assert resolve_preprocessing(None, NCHW) is None
+    np.testing.assert_array_equal(to_tensor(PIXELS, FREE)[0], PIXELS.astype(np.float32))
+    one_image = TensorSignature("x", "UINT8", (None, None, 3))
+    np.testing.assert_array_equal(to_tensor(PIXELS, one_image), PIXELS)
+
+
+def test_an_image_of_another_size_is_refused_where_nothing_resizes() -> None:
+    """422 image_mismatch that names both sizes."""
+    record = Preprocessing(layout="NCHW", size=(224, 224))
+    with pytest.raises(ImageMismatch, match=r"224x224.*90x130"):
+        preprocess(PIXELS, record, NCHW)
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        ({"layout": "NHWC"}, NCHW),
+        ({"layout": "NCHW", "size": [224, 223], "resize": "stretch"}, NCHW),
+        ({"scale": 0.5}, TensorSignature("x", "UINT8", (None, None, None, 3))),
+        ({}, TensorSignature("x", "FP32", (None, 10))),
+        ({}, TensorSignature("x", "FP32", (None, 28, 28, 1))),
+        ({"resize": "stretch"}, FREE),
+        ({"std": [1, 0, 1]}, FREE),
+        ({"mean": [1, 2]}, FREE),
+        ({"size": [0, 5]}, FREE),
+        ({"scale": "inf"}, FREE),
+        ({"shorter_side": 10, "size": [20, 20], "resize": "center_crop"}, FREE),
+        ({"preset": "resnet"}, FREE),
+        ({"interpolate": "nearest"}, FREE),
+    ],
+    ids=str,
+)
+def test_a_record_that_cannot_be_is_refused(
+    record: dict[str, object], wanted: TensorSignature
+) -> None:
+    """422 preprocessing_invalid, before anything is published."""
+    with pytest.raises(PreprocessingInvalid):
+        resolve_preprocessing(json.dumps(record), wanted)
+
+
+def test_a_preset_takes_layout_and_size_from_the_model() -> None:
+    """Imagenet fits NHWC, NCHW and other sizes; its crop keeps the proportion 224 of 256."""
+    small = TensorSignature("x", "FP16", (1, 112, 112, 3))
+    record = _resolved('{"preset": "imagenet", "interpolation": "bicubic"}', small)
+    assert (record.layout, record.size, record.shorter_side) == ("NHWC", (112, 112), 128)
+    assert preprocess(PIXELS, record, small).dtype == np.float16
