@@ -49,9 +49,9 @@ def bind(settings: Settings) -> socket.socket:
 
 async def serve(
     app: FastAPI, settings: Settings, listener: socket.socket, *, on_started: Callable[[], None]
-) -> bool:
+) -> None:
     """
-    Serve until SIGTERM or SIGINT.
+    Open the app's services and serve until SIGTERM or SIGINT.
 
     Args:
         app: The app to serve.
@@ -59,14 +59,15 @@ async def serve(
         listener: A bound socket.
         on_started: Called once the app answers.
 
-    Returns:
-        Whether the app started at all.
+    Raises:
+        Whatever opening the app's services raises.
     """
     config = uvicorn.Config(
         app,
         http="httptools",
         loop="uvloop",
-        lifespan="on",
+        # Ours to open, so that what goes wrong then reaches the caller as it is.
+        lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
@@ -74,11 +75,17 @@ async def serve(
         timeout_keep_alive=75,
     )
     server = _Server(config)
+    server.on_started = on_started
+    opening, stopping = asyncio.current_task(), False
     # `serve` would install handlers that raise the signal again at the end; ours only ask to stop.
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
+        nonlocal stopping
         log.info("stopping", signal=signal.Signals(number).name)
+        if not server.started and not stopping and opening is not None:
+            opening.cancel()
+        stopping = True
         services = getattr(app.state, "services", None)
         if services is not None:
             services.admission.draining = True
@@ -88,9 +95,12 @@ async def serve(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
-    server.on_started = on_started
-    await server.serve(sockets=[listener])
-    return server.started
+    try:
+        async with app.router.lifespan_context(app):
+            await server.serve(sockets=[listener])
+    except asyncio.CancelledError:
+        if not stopping:
+            raise
 
 
 class _Server(uvicorn.Server):

@@ -87,7 +87,7 @@ class VersionDetailResponse(VersionResponse):
 class DeletedResponse(BaseModel):
     """What was deleted."""
 
-    message: str = Field(examples=["Version deleted"])
+    message: str = Field(description="What was done.", examples=["Version deleted"])
     name: str = Field(description="The model's name.")
     versions: list[int] = Field(description="The versions; their numbers are not used again.")
 

@@ -11,7 +11,12 @@ import typer
 from gateway.cli import models
 from gateway.cli.serving import doctor_command, serve_command, settings_command
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 app.command("serve")(serve_command)
 app.command("doctor")(doctor_command)
 app.command("settings")(settings_command)

@@ -16,10 +16,13 @@ from rich.console import Console
 from gateway.app import create_app
 from gateway.cli.doctor import examine, show
 from gateway.cli.settings_table import settings_table
+from gateway.errors import StoreUnavailable
 from gateway.server import PortTaken, bind, serve
 from gateway.services import DEMO_MODEL
 from gateway.settings import Settings
 from gateway.telemetry.logging import configure_logging
+from gateway.triton.discovery import TritonUrlInvalid
+from gateway.triton.embedded import EmbeddedError
 
 log = structlog.get_logger(__name__)
 
@@ -40,16 +43,13 @@ def serve_command(
         listener = bind(settings)
     except PortTaken as error:
         _fail(str(error))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        started = runner.run(
-            serve(
-                create_app(settings, demo=demo),
-                settings,
-                listener,
-                on_started=lambda: _welcome(settings, listener.getsockname()[1]),
-            )
-        )
-    sys.exit(0 if started else 1)
+    app = create_app(settings, demo=demo)
+    port = listener.getsockname()[1]
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(app, settings, listener, on_started=lambda: _welcome(settings, port)))
+    except (EmbeddedError, TritonUrlInvalid, StoreUnavailable) as error:
+        _fail(str(error) if error.__cause__ is None else f"{error} {error.__cause__}")
 
 
 def doctor_command(
