@@ -110,7 +110,8 @@ class ModelsFolder:
         await self._take_over(name, version)
 
     async def _publish(self, path: Path, name: str) -> int:
-        version = await asyncio.to_thread(next_version, self._repository, name)
+        free = await asyncio.to_thread(next_version, self._repository, name)
+        version = max(free, await self._registry.store.highest_number(name) + 1)
         published = await asyncio.to_thread(
             publish_version,
             path,

@@ -134,12 +134,6 @@ class RegistrationStore:
         async with self._database.read() as session:
             return await session.get(VersionRow, (model, version)) is not None
 
-    async def highest_number(self, model: str) -> int:
-        """Tell the highest number that a name has ever had; 0 if it never had one."""
-        async with self._database.read() as session:
-            row = await session.get(NumberRow, model)
-            return 0 if row is None else row.highest
-
     async def report(self, model: str, version: int) -> dict[str, Any] | None:
         """Read the validation report of a version; None if it was never validated here."""
         async with self._database.read() as session:

@@ -153,6 +153,12 @@ class VersionStore:
             details = {"version": new.version, "digest": new.digest, "source": new.source}
             await record_change(session, actor, "register", new.model, details)
 
+    async def highest_number(self, model: str) -> int:
+        """Tell the highest number that a name has ever had, deleted ones too; 0 for none."""
+        async with self._database.read() as session:
+            row = await session.get(NumberRow, model)
+            return 0 if row is None else row.highest
+
     async def set_desired(
         self, model: str, *, add: Iterable[int] = (), remove: Iterable[int] = (), actor: str
     ) -> None:
