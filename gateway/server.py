@@ -16,9 +16,13 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from gateway.services import Services
 from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+_START_PATIENCE_S = 15.0
+_START_LOOK_S = 0.02
 
 
 class PortTaken(Exception):
@@ -57,7 +61,8 @@ async def serve(
         app: The app to serve.
         settings: For the grace period.
         listener: A bound socket.
-        on_started: Called once the app answers.
+        on_started: Called once the app answers and what should be loaded at start is loaded, or
+            some seconds later if that takes longer.
 
     Raises:
         Whatever opening the app's services raises.
@@ -97,6 +102,7 @@ async def serve(
         loop.add_signal_handler(number, stop, number)
     try:
         async with app.router.lifespan_context(app):
+            server.services = app.state.services
             await server.serve(sockets=[listener])
     except asyncio.CancelledError:
         if not stopping:
@@ -107,6 +113,8 @@ class _Server(uvicorn.Server):
     """uvicorn's server without its signal handlers, which end the process by the signal itself."""
 
     on_started: Callable[[], None]
+    services: Services
+    _announcing: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -115,4 +123,17 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self.on_started()
+            self._announcing = asyncio.create_task(self._announce())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._announcing is not None:
+            self._announcing.cancel()
+        await super().shutdown(sockets)
+
+    async def _announce(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_PATIENCE_S):
+                # Several sources observe what is loaded; none of them announces "all".
+                while not all(check.ok for check in self.services.started().values()):  # noqa: ASYNC110
+                    await asyncio.sleep(_START_LOOK_S)
+        self.on_started()
