@@ -38,7 +38,8 @@ def client(gateway: GatewayProcess) -> httpx.Client:
 
 @pytest.fixture(scope="session")
 def original(gateway: GatewayProcess, models_folder: Path) -> Iterator[httpx.Client]:
-    # Only the gateway has to cope with it: the original lists whatever lies there.
+    # The gateway comes first and has to cope with it; the original lists whatever lies there.
+    assert gateway.process.poll() is None
     (models_folder / "broken.onnx").unlink()
     program = Path(original_server.__file__)
     process = subprocess.Popen(

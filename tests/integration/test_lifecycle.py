@@ -63,7 +63,7 @@ async def test_a_changed_file_takes_over_without_a_gap(tmp_path: Path) -> None:
         def taken_over() -> bool:
             answer = _ask(gateway, "m")
             statuses[answer.status_code] += 1
-            return answer.headers.get("x-model-version") == "2"
+            return bool(answer.headers.get("x-model-version") == "2")
 
         await eventually(taken_over)
         assert set(statuses) == {200}
