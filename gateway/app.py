@@ -7,7 +7,9 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from gateway.api import error_handlers, health, models, registration, serving
+from gateway.api import error_handlers, health, metrics, models, registration, serving
+from gateway.api.metering import Metering
+from gateway.api.plain_errors import PlainErrors
 from gateway.api.request_context import RequestContext
 from gateway.services import open_services
 from gateway.settings import Settings
@@ -40,14 +42,21 @@ def create_app(settings: Settings, *, demo: bool = False) -> FastAPI:
         version=version("onnx-gateway"),
         description=_DESCRIPTION,
         lifespan=lifespan,
-        max_body_size=settings.max_body_bytes,
         # The original server's clients may send JSON without saying so.
         strict_content_type=False,
     )
-    app.include_router(serving.router)
-    app.include_router(models.router)
-    app.include_router(registration.create_router(settings))
-    app.include_router(health.router)
+    routers = [
+        serving.router,
+        models.router,
+        registration.create_router(settings),
+        metrics.router,
+        health.router,
+    ]
+    for router in routers:
+        # A route that takes files has a larger limit of its own.
+        app.include_router(router, max_body_size=settings.max_body_bytes)
     error_handlers.install(app)
+    app.add_middleware(PlainErrors)
     app.add_middleware(RequestContext)
+    app.add_middleware(Metering)
     return app

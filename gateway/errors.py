@@ -49,7 +49,8 @@ maps a class to a status.
     │   ├── InferenceFailed     inference_failed
     │   └── ModelOutputInvalid  model_output_invalid
     ├── DeadlineExceeded        deadline_exceeded
-    └── StorageFull             storage_full
+    ├── StorageFull             storage_full
+    └── FormatUnavailable       format_unavailable
 
 `code` is stable and part of the contract; the text is for people. No path of the machine and
 nothing of Triton's inside goes into the text.
@@ -160,6 +161,12 @@ class EvaluationSetInvalid(RequestError):
     """An evaluation set that is no zip of images with a labels.csv that names them."""
 
     code = "evaluation_set_invalid"
+
+
+class MetricsQueryInvalid(RequestError):
+    """A question about stored metrics that cannot be read, or whose answer would be too long."""
+
+    code = "metrics_query_invalid"
 
 
 class ModelRejected(RequestError):
@@ -373,3 +380,9 @@ class StorageFull(GatewayError):
     """The disk is full; nothing was changed."""
 
     code = "storage_full"
+
+
+class FormatUnavailable(GatewayError):
+    """A format that this installation cannot write: a library that it needs is not installed."""
+
+    code = "format_unavailable"

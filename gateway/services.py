@@ -15,6 +15,7 @@ from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
 from gateway.inference.images import ImageLimits
 from gateway.inference.run import Runner
+from gateway.metrics.opening import Metrics, open_metrics
 from gateway.registry.aliases import Aliases
 from gateway.registry.artifacts import Artifacts
 from gateway.registry.desired import DesiredState
@@ -62,6 +63,7 @@ class Services:
     models_folder: ModelsFolder | None
     registration: Registration
     aliases: Aliases
+    metrics: Metrics
 
     async def ready(self) -> dict[str, Check]:
         """Check that a request would be answered: not stopping, a replica, the database."""
@@ -168,6 +170,9 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
         else:
             await _adopt(registry, settings, demo=demo)
 
+        metrics = await stack.enter_async_context(
+            open_metrics(settings, database, registry, replicas, reconciler)
+        )
         stack.push_async_callback(monitor.stop)
         if urls:
             discovery = Discovery(urls, monitor, settings.triton_admin_key)
@@ -188,6 +193,8 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
         )
         stack.callback(runner.close)
         _background(stack, registry.follow(settings.catalog_poll_s))
+        for work in metrics.background():
+            _background(stack, work)
         if models_folder is not None:
             _background(stack, models_folder.follow())
         yield Services(
@@ -201,6 +208,7 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             runner=runner,
             models_folder=models_folder,
             registration=registration,
+            metrics=metrics,
             aliases=Aliases(registry, registration.store, lifecycle),
         )
 

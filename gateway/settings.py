@@ -120,6 +120,65 @@ class Settings(BaseSettings):
         30.0, gt=0, description="How long admitted requests may go on after SIGTERM, in seconds."
     )
 
+    metrics: bool = Field(
+        True, description="Count requests: for the stored metrics and for Prometheus."
+    )
+    metrics_flush_interval_s: float = Field(
+        5.0,
+        gt=0,
+        description="How often counted requests are stored; a power cut loses no more, in seconds.",
+    )
+    metrics_minutes_kept_s: float = Field(
+        2 * 86400,
+        ge=3 * 3600,
+        description="How long stored metrics are kept by minute, in seconds.",
+    )
+    metrics_hours_kept_s: float = Field(
+        62 * 86400, ge=2 * 86400, description="How long they are kept by hour, in seconds."
+    )
+    metrics_days_kept_s: float = Field(
+        5 * 366 * 86400, ge=86400, description="How long they are kept by day, in seconds."
+    )
+    metrics_held_rows: int = Field(
+        20_000,
+        gt=0,
+        description="Rows of metrics that are held in memory while the database is away.",
+    )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        description="OpenTelemetry collector, http://host:4318, that gets traces. Empty: none.",
+    )
+
+    challenger_timeout_s: float = Field(
+        5.0,
+        gt=0,
+        description="Deadline of a rollout's challenger; in a canary the champion answers then.",
+    )
+    mirror_concurrency: int = Field(
+        4, gt=0, description="Copies of requests that are sent to a challenger at once."
+    )
+    mirror_queue: int = Field(
+        256, gt=0, description="Copies of requests that may wait; what is more is dropped."
+    )
+    mirror_queue_bytes: int = Field(
+        64 * 1024 * 1024, gt=0, description="Memory for the copies that wait, in bytes."
+    )
+    keep_disagreeing_images: bool = Field(
+        False,
+        description="Keep images that champion and challenger answer differently, as samples.",
+    )
+    feedback_window_s: float = Field(
+        7 * 86400, gt=0, description="How long an answer of a rollout waits for its feedback."
+    )
+    rollout_poll_s: float = Field(
+        0.5, gt=0, description="How often the controller of rollouts looks whether a check is due."
+    )
+    rollout_lease_s: float = Field(
+        5.0,
+        gt=0,
+        description="After so many seconds of silence another gateway runs the controller.",
+    )
+
     @field_validator("triton_urls", mode="before")
     @classmethod
     def _split_urls(cls, value: object) -> object:

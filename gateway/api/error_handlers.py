@@ -31,6 +31,7 @@ STATUS_OF: Mapping[type[errors.GatewayError], int] = {
     errors.UpstreamFailed: 502,
     errors.DeadlineExceeded: 504,
     errors.StorageFull: 507,
+    errors.FormatUnavailable: 501,
     errors.GatewayError: 500,
 }
 

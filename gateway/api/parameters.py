@@ -40,6 +40,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "The body or the image is too large.",
         422: "The request is at fault.",
         429: "Overloaded; retry after `Retry-After` seconds.",
+        501: "Not possible with what is installed here.",
         502: "Triton or the model failed.",
         503: "Not available right now; retry after `Retry-After` seconds.",
         504: "No answer within the deadline.",

@@ -8,6 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.request_context import request_id_of
+from gateway.telemetry.observation import observation_of
 
 
 class PlainErrors:
@@ -29,6 +30,7 @@ class PlainErrors:
                 headers = MutableHeaders(scope=message)
                 replacing = headers.get("content-type", "").startswith("text/plain")
                 if replacing:
+                    observation_of(scope).code = "body_too_large"
                     headers["content-type"] = "application/json"
                     headers["content-length"] = str(len(_body(scope)))
             elif replacing and message["type"] == "http.response.body":

@@ -81,7 +81,7 @@ def segments(
     """
     minutes_from_s, hours_from_s = levels[MINUTE_S].kept_from_s, levels[HOUR_S].kept_from_s
     end_s = -(-end_s // MINUTE_S) * MINUTE_S
-    found = []
+    found: list[Segment] = []
     for begin_s, until_s, finest_s in (
         (start_s, min(end_s, hours_from_s), DAY_S),
         (max(start_s, hours_from_s), min(end_s, minutes_from_s), HOUR_S),
@@ -142,9 +142,7 @@ async def ask(store: RequestMetricsStore, question: Question) -> Answer:
 
 
 def describe(row: Answered, answer: Answer) -> dict[str, object]:
-    """
-    Turn a row into the named values that JSON, CSV and Parquet have in common; times in seconds.
-    """
+    """Turn a row into the values that JSON, CSV and Parquet have in common; times in seconds."""
     total = row.total
     named = dict(zip(answer.group_by, row.group, strict=True))
     requests = total.requests

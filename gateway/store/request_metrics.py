@@ -85,11 +85,22 @@ class RequestMetricsStore:
         self._database = database
 
     async def write(self, rows: Iterable[StoredMetrics], *, writer: str) -> None:
-        """Write minutes of one writer, each replacing what that writer said of it before."""
-        values = [_values(row, MINUTE_S, writer) for row in rows]
-        if values:
-            async with self._database.write() as session:
-                await _upsert(session, values)
+        """
+        Write minutes of one writer, each replacing what that writer said of it before. A minute
+        that was held back for so long that its hour is rolled up already is added there, too.
+        """
+        minutes = list(rows)
+        if not minutes:
+            return
+        async with self._database.write() as session:
+            values = [_values(row, MINUTE_S, writer) for row in minutes]
+            for level in (await session.scalars(select(LevelRow).with_for_update())).all():
+                values += [
+                    _values(row, level.resolution_s, writer)
+                    for row in minutes
+                    if row.start_s < level.complete_to_s
+                ]
+            await _upsert(session, values)
 
     async def levels(self) -> dict[int, Level]:
         """Read the state of every resolution."""

@@ -9,6 +9,7 @@ Source: Triton, Model Repository Extension and V2 inference protocol; tritonclie
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -69,6 +70,40 @@ class IndexEntry:
     version: int
     state: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatistics:
+    """
+    What Triton did for a version since its process began.
+
+    Attributes:
+        inferences, executions: Images answered, and the batches that they were computed in.
+        queue_s, compute_s: Time that requests waited in Triton's queue, and were computed.
+        batch_sizes: Executions by size of the batch.
+    """
+
+    inferences: int
+    executions: int
+    queue_s: float
+    compute_s: float
+    batch_sizes: Mapping[int, int]
+
+    def since(self, before: "VersionStatistics | None") -> "VersionStatistics":
+        """Subtract an earlier state; one of another process is no state of this one."""
+        if before is None or before.inferences > self.inferences:
+            return self
+        return VersionStatistics(
+            inferences=self.inferences - before.inferences,
+            executions=self.executions - before.executions,
+            queue_s=max(0.0, self.queue_s - before.queue_s),
+            compute_s=max(0.0, self.compute_s - before.compute_s),
+            batch_sizes={
+                size: added
+                for size, count in self.batch_sizes.items()
+                if (added := count - before.batch_sizes.get(size, 0)) > 0
+            },
+        )
 
 
 class TritonClient:
@@ -139,6 +174,31 @@ class TritonClient:
             await self._grpc.unload_model(name, headers=self._admin, client_timeout=timeout_s)
         except InferenceServerException as error:
             raise _control_error(error) from error
+
+    async def statistics(self, *, timeout_s: float) -> dict[tuple[str, int], VersionStatistics]:
+        """
+        Read what was done for every version.
+
+        Raises:
+            TritonUnreachable: No answer within `timeout_s`.
+        """
+        try:
+            answer = await self._grpc.get_inference_statistics(client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _control_error(error) from error
+        return {
+            (entry.name, int(entry.version)): VersionStatistics(
+                inferences=entry.inference_count,
+                executions=entry.execution_count,
+                queue_s=entry.inference_stats.queue.ns / 1e9,
+                compute_s=entry.inference_stats.compute_infer.ns / 1e9,
+                batch_sizes={
+                    batch.batch_size: batch.compute_infer.count for batch in entry.batch_stats
+                },
+            )
+            for entry in answer.model_stats
+            if entry.version.isdecimal()
+        }
 
     async def infer(
         self,

@@ -100,6 +100,8 @@ class Reconciler:
         self._repairs: Counter[tuple[str, str]] = Counter()
         self._loaded_at_s: dict[tuple[str, str], float] = {}
         self._tried_at_s: dict[tuple[str, str], float] = {}
+        self.load_times_s: dict[tuple[str, str, int], float] = {}
+        """How long the last load of a version took, by replica, model and version."""
 
     def failure(self, replica: Replica, name: str, version: int) -> Failure | None:
         """Tell why a version is not ready on a replica, if a load of it failed."""
@@ -206,8 +208,11 @@ class Reconciler:
             return
         finally:
             replica.loading -= served
+        took_s = time.monotonic() - began_s
         for version in versions:
             self._failures.pop((replica.name, name, version), None)
+            if version not in replica.ready_versions(name):
+                self.load_times_s[replica.name, name, version] = took_s
         self._applied[replica.name, name] = mark
         self._loaded_at_s[replica.name, name] = began_s
         replica.mark_ready(name, versions)
@@ -216,7 +221,7 @@ class Reconciler:
             replica=replica.name,
             model=name,
             versions=sorted(versions),
-            took_s=round(time.monotonic() - began_s, 3),
+            took_s=round(took_s, 3),
         )
 
     async def _refused(self, action: Action) -> dict[int, str]:

@@ -14,6 +14,7 @@ DOORS: dict[str, set[str]] = {
     "gateway.api": {
         "tools",
         "gateway.inference",
+        "gateway.metrics",
         "gateway.registry",
         "gateway.rollouts",
         "gateway.preprocessing",
@@ -31,6 +32,12 @@ DOORS: dict[str, set[str]] = {
         "tools",
     },
     "gateway.registry": {"gateway.preprocessing", "gateway.triton", "gateway.store", "tools"},
+    "gateway.metrics": {
+        "gateway.registry",
+        "gateway.store",
+        "gateway.telemetry",
+        "gateway.triton",
+    },
     "gateway.preprocessing": {"tools"},
     "gateway.rollouts": {"gateway.registry", "gateway.store"},
     "gateway.triton": set(),

@@ -1,0 +1,138 @@
+"""Open everything that counts: the recorder, its writer, Prometheus, the samples, the roll-up."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.metrics.gauges import StateCollector
+from gateway.metrics.rollup import Retention, Rollup
+from gateway.metrics.sampler import Sampler
+from gateway.metrics.triton_metrics import TritonMetrics
+from gateway.metrics.writer import MetricsWriter
+from gateway.registry.registry import Registry
+from gateway.registry.versions import Catalog
+from gateway.settings import Settings
+from gateway.store.database import Database
+from gateway.store.request_metrics import RequestMetricsStore
+from gateway.store.version_samples import VersionSampleStore
+from gateway.telemetry.observation import Observation
+from gateway.telemetry.prometheus import RequestInstruments
+from gateway.telemetry.request_metrics import Recorder
+from gateway.triton.embedded.stubs import Stub, StubWatch
+from gateway.triton.reconciler import Reconciler
+from gateway.triton.replicas import ReplicaSet
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The open services that count."""
+
+    enabled: bool
+    recorder: Recorder
+    writer: MetricsWriter
+    requests: RequestMetricsStore
+    samples: VersionSampleStore
+    instruments: RequestInstruments
+    triton: TritonMetrics
+    rollup: Rollup
+    sampler: Sampler
+    flush_interval_s: float
+
+    def record(self, seen: Observation) -> None:
+        """Count one answered request: in memory, some ten microseconds."""
+        if self.enabled:
+            model, version = self.recorder.record(seen)
+            self.instruments.record(seen, model, version)
+
+    def background(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """Yield what has to run for as long as the gateway does."""
+        if self.enabled:
+            yield self.writer.follow(self.flush_interval_s)
+            yield self.sampler.follow()
+        yield self.rollup.follow()
+
+
+@contextlib.asynccontextmanager
+async def open_metrics(
+    settings: Settings,
+    database: Database,
+    registry: Registry,
+    replicas: ReplicaSet,
+    reconciler: Reconciler,
+) -> AsyncIterator[Metrics]:
+    """Open them. At the end of the block what was counted is stored; no request comes after."""
+    names = _Names(registry)
+    recorder = Recorder(names.known, max_cells=settings.metrics_held_rows)
+    # Rows of this process, told from those of its predecessor and of other gateways.
+    writer = uuid.uuid4().hex[:8]
+    requests, samples = RequestMetricsStore(database), VersionSampleStore(database)
+    instruments = RequestInstruments()
+
+    def keep_registered(catalog: Catalog) -> None:
+        instruments.keep_only(
+            {(model.name, number) for model in catalog.models.values() for number in model.versions}
+        )
+
+    registry.on_change(keep_registered)
+    instruments.add(
+        StateCollector(
+            lambda: registry.catalog, replicas, recorder, lambda: reconciler.load_times_s
+        )
+    )
+    triton = TritonMetrics()
+    instruments.add(triton)
+    metrics = Metrics(
+        enabled=settings.metrics,
+        recorder=recorder,
+        writer=MetricsWriter(recorder, requests, writer=writer),
+        requests=requests,
+        samples=samples,
+        instruments=instruments,
+        triton=triton,
+        rollup=Rollup(
+            requests,
+            samples,
+            Retention(
+                settings.metrics_minutes_kept_s,
+                settings.metrics_hours_kept_s,
+                settings.metrics_days_kept_s,
+            ),
+        ),
+        sampler=Sampler(
+            replicas,
+            samples,
+            writer=writer,
+            load_times_s=lambda: reconciler.load_times_s,
+            stubs=lambda: _stubs(settings.data_dir),
+        ),
+        flush_interval_s=settings.metrics_flush_interval_s,
+    )
+    try:
+        yield metrics
+    finally:
+        await metrics.writer.try_flush()
+        await metrics.triton.close()
+
+
+class _Names:
+    """Which names may be labels: those of the catalog in force."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def known(self, model: str, version: int) -> tuple[str, int]:
+        found = self._registry.catalog.models.get(model)
+        if found is None:
+            return "", 0
+        return model, version if version in found.versions else 0
+
+
+def _stubs(data_dir: Path) -> Iterator[Stub]:
+    """Yield the embedded Triton's backend processes; none if there is no embedded Triton."""
+    instances = data_dir.resolve() / "triton" / "instances"
+    if instances.is_dir():
+        for _presence, stub in StubWatch(instances).present():
+            yield stub
