@@ -6,6 +6,7 @@ import pytest
 
 from gateway.errors import Draining, Overloaded
 from gateway.inference.admission import Admission
+from tests.eventually import eventually
 
 
 async def _hold(door: Admission, entered: asyncio.Event, leave: asyncio.Event) -> None:
@@ -21,8 +22,7 @@ async def test_the_next_one_over_both_limits_is_refused() -> None:
     inside = asyncio.create_task(_hold(door, first, leave))
     await first.wait()
     waiting = asyncio.create_task(_hold(door, second, leave))
-    while door.waiting == 0:
-        await asyncio.sleep(0)
+    await eventually(lambda: door.waiting == 1)
     with pytest.raises(Overloaded):
         async with door.admit():
             pass
