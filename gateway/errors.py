@@ -18,7 +18,8 @@ maps a class to a status.
     │   ├── UploadInvalid       upload_invalid
     │   ├── RolloutInvalid      rollout_invalid
     │   ├── FeedbackInvalid     feedback_invalid
-    │   └── EvaluationSetInvalid   evaluation_set_invalid
+    │   ├── EvaluationSetInvalid   evaluation_set_invalid
+    │   └── MetricsQueryInvalid    metrics_query_invalid
     ├── NotFound
     │   ├── ModelNotFound       model_not_found
     │   ├── VersionNotFound     version_not_found

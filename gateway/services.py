@@ -24,6 +24,8 @@ from gateway.registry.opening import open_registration
 from gateway.registry.registration import Registration
 from gateway.registry.registry import Registry
 from gateway.registry.sources import REPOSITORY, ModelsFolder, adopt_repository
+from gateway.rollouts.commands import Rollouts
+from gateway.rollouts.opening import open_rollouts
 from gateway.settings import Settings
 from gateway.store.database import Database, open_database
 from gateway.store.versions import VersionStore
@@ -62,6 +64,7 @@ class Services:
     runner: Runner
     models_folder: ModelsFolder | None
     registration: Registration
+    rollouts: Rollouts
     aliases: Aliases
     metrics: Metrics
 
@@ -181,6 +184,7 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
         else:
             await _start_embedded(stack, settings, monitor)
 
+        rollouts = open_rollouts(settings, database, registry, lifecycle)
         admission = Admission(settings.max_concurrent_runs, settings.max_waiting_runs)
         runner = Runner(
             lambda: registry.catalog,
@@ -190,8 +194,11 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             decode_threads=settings.decode_threads,
             timeout_s=settings.request_timeout_s,
             loading=lifecycle.loading,
+            trials=rollouts.trials,
+            challenger_timeout_s=settings.challenger_timeout_s,
         )
         stack.callback(runner.close)
+        await stack.enter_async_context(rollouts.running(runner.ask_challenger))
         _background(stack, registry.follow(settings.catalog_poll_s))
         for work in metrics.background():
             _background(stack, work)
@@ -208,6 +215,7 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             runner=runner,
             models_folder=models_folder,
             registration=registration,
+            rollouts=rollouts.commands,
             metrics=metrics,
             aliases=Aliases(registry, registration.store, lifecycle),
         )

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
 from gateway.api.request_context import request_id_of
 from gateway.services import Services
@@ -23,6 +23,19 @@ def _seen(request: Request) -> Observation:
     return observation_of(request.scope)
 
 
+def _rollout_key(
+    request: Request,
+    x_rollout_key: Annotated[
+        str | None,
+        Header(description="Who calls: during a canary the same key stays with one version."),
+    ] = None,
+) -> str | None:
+    """Name the caller: by the header, else by its API key; else each request is on its own."""
+    headers = request.headers
+    return x_rollout_key or headers.get("authorization") or headers.get("x-api-key")
+
+
 ServicesOf = Annotated[Services, Depends(services_of)]
 RequestId = Annotated[str, Depends(_request_id)]
 Seen = Annotated[Observation, Depends(_seen)]
+RolloutKey = Annotated[str | None, Depends(_rollout_key)]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Response
 
-from gateway.api.dependencies import RequestId, Seen, ServicesOf
+from gateway.api.dependencies import RequestId, RolloutKey, Seen, ServicesOf
 from gateway.api.parameters import (
     CALLER,
     Alias,
@@ -66,6 +66,7 @@ async def run_model(
     services: ServicesOf,
     request_id: RequestId,
     seen: Seen,
+    key: RolloutKey,
     response: Response,
     name: PathName,
     body: RunRequest,
@@ -86,6 +87,7 @@ async def run_model(
         version=read_version(version),
         alias=alias,
         request_id=request_id,
+        key=key,
         seen=seen,
     )
     seen.category = answer.category

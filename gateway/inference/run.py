@@ -3,6 +3,9 @@ The whole story of a request, from a name and an encoded image to a category.
 
     resolve the version → admit → decode in a thread → infer on a replica → name the category
 
+A rollout may let its challenger answer instead of the champion. If that fails, the champion answers
+after all, and the caller notices nothing but the time.
+
 Nothing on this path touches disk or database: the catalog is a snapshot in memory.
 """
 
@@ -17,11 +20,13 @@ import numpy.typing as npt
 
 from gateway.errors import (
     DeadlineExceeded,
+    GatewayError,
     ImageMismatch,
     InferenceFailed,
     ModelNotLoaded,
     ModelQuarantined,
     Overloaded,
+    RequestError,
     TritonUnavailable,
 )
 from gateway.inference.admission import Admission
@@ -29,6 +34,9 @@ from gateway.inference.classification import category
 from gateway.inference.images import ImageLimits, decode_image
 from gateway.inference.tensors import to_tensor
 from gateway.registry.versions import Catalog, ModelVersion
+from gateway.rollouts.mirror import Copy
+from gateway.rollouts.traffic import Trial
+from gateway.rollouts.trials import Outcome, Trials
 from gateway.telemetry.observation import STAGES, Observation
 from gateway.triton.client import (
     StubLost,
@@ -54,9 +62,7 @@ class Stages:
         """Note the stages that the request came to."""
         durations_s = (self.queue_s, self.decode_s, self.infer_s)
         seen.stages_s = {
-            stage: took_s
-            for stage, took_s in zip(STAGES, durations_s, strict=True)
-            if took_s > 0.0
+            stage: took_s for stage, took_s in zip(STAGES, durations_s, strict=True) if took_s > 0.0
         }
 
 
@@ -64,13 +70,14 @@ class Stages:
 class Answer:
     """
     What a run answers: the category, the scores that it was read from (the model's first output,
-    any shape), the version that said so, and how long it took.
+    any shape), the version that said so, how long it took, and what the model was given.
     """
 
     category: str
     scores: npt.NDArray[np.generic]
     chosen: ModelVersion
     stages: Stages
+    tensor: npt.NDArray[np.generic]
 
     @property
     def version(self) -> int:
@@ -91,6 +98,8 @@ class Runner:
         decode_threads: int,
         timeout_s: float,
         loading: Set[tuple[str, int]],
+        trials: Trials,
+        challenger_timeout_s: float,
     ) -> None:
         self._catalog = catalog
         self._replicas = replicas
@@ -100,6 +109,8 @@ class Runner:
         self._threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         # Versions whose first load has not come to an end here yet: still "not loaded" to callers.
         self._loading = loading
+        self._trials = trials
+        self._challenger_timeout_s = challenger_timeout_s
 
     def close(self) -> None:
         """End the decoding threads."""
@@ -113,6 +124,7 @@ class Runner:
         version: int | None = None,
         alias: str | None = None,
         request_id: str,
+        key: str | None = None,
         seen: Observation | None = None,
     ) -> Answer:
         """
@@ -123,6 +135,7 @@ class Runner:
             encoded: The image file's bytes.
             version, alias: What the caller pinned, if anything.
             request_id: Travels along into Triton.
+            key: Who calls; during a canary the same key stays with one version.
             seen: Takes note of the version and of the stages, also of a run that fails.
 
         Raises:
@@ -135,11 +148,19 @@ class Runner:
         stages, arrived_s = Stages(), time.perf_counter()
         if seen is not None:
             seen.version = chosen.version
+        trial = None
+        if version is None and alias is None:
+            trial = self._trials.trial(
+                name, chosen.version, key=key or request_id, request_id=request_id
+            )
         try:
             async with asyncio.timeout(self._timeout_s), self._admission.admit():
                 stages.queue_s = time.perf_counter() - arrived_s
-                tensor = await self._decode(encoded, chosen, stages)
-                scores = await self._infer(chosen, tensor, request_id, stages)
+                if trial is None:
+                    answer = await self._ask(chosen, encoded, request_id, stages)
+                    self._trials.answered(name, chosen.version, request_id, answer.scores)
+                else:
+                    answer = await self._try(trial, chosen, encoded, request_id, stages)
         except TritonNotReady as error:
             # It was ready when it was chosen; unloaded meanwhile is "not loaded", as later.
             self._choose(name, version, alias)
@@ -151,7 +172,74 @@ class Runner:
         finally:
             if seen is not None:
                 stages.note(seen)
-        return Answer(category(scores), scores, chosen, stages)
+        if seen is not None:
+            seen.version = answer.version
+        return answer
+
+    async def ask_challenger(self, copy: Copy) -> npt.NDArray[np.generic]:
+        """
+        Send a copy of an answered request to the challenger of its rollout.
+
+        Raises:
+            GatewayError: The challenger did not answer with finite scores.
+        """
+        trial = copy.trial
+        versions = self._catalog().model(trial.model).versions
+        champion, challenger = versions.get(trial.champion), versions.get(trial.challenger)
+        if challenger is None:
+            raise ModelNotLoaded(trial.model)
+        stages, tensor = Stages(), copy.tensor
+        if champion is None or champion.preprocessing != challenger.preprocessing:
+            tensor = await self._decode(copy.encoded, challenger, stages)
+        try:
+            scores = await self._infer(challenger, tensor, copy.request_id, stages)
+        except TritonNotReady as error:
+            raise TritonUnavailable(f"Version {challenger.version} is not ready.") from error
+        category(scores)
+        return scores
+
+    async def _ask(
+        self, chosen: ModelVersion, encoded: bytes, request_id: str, stages: Stages
+    ) -> Answer:
+        tensor = await self._decode(encoded, chosen, stages)
+        return await self._ask_tensor(chosen, tensor, request_id, stages)
+
+    async def _ask_tensor(
+        self,
+        chosen: ModelVersion,
+        tensor: npt.NDArray[np.generic],
+        request_id: str,
+        stages: Stages,
+    ) -> Answer:
+        scores = await self._infer(chosen, tensor, request_id, stages)
+        return Answer(category(scores), scores, chosen, stages, tensor)
+
+    async def _try(
+        self, trial: Trial, champion: ModelVersion, encoded: bytes, request_id: str, stages: Stages
+    ) -> Answer:
+        """Answer by the version that a rollout says, or by the champion if the challenger fails."""
+        if trial.version == trial.challenger:
+            try:
+                challenger = self._catalog().model(trial.model).version(trial.challenger)
+                async with asyncio.timeout(self._challenger_timeout_s):
+                    answer = await self._ask(challenger, encoded, request_id, stages)
+            except (GatewayError, TritonNotReady, TimeoutError):
+                answer = await self._ask(champion, encoded, request_id, stages)
+                # The champion took the request: the challenger is at fault, not the caller.
+                self._trials.observe(trial, Outcome(request_id, encoded))
+                return answer
+            self._trials.observe(trial, _outcome(answer, request_id, encoded))
+            return answer
+        tensor = await self._decode(encoded, champion, stages)
+        try:
+            answer = await self._ask_tensor(champion, tensor, request_id, stages)
+        except RequestError:
+            raise
+        except (GatewayError, TritonNotReady):
+            self._trials.observe(trial, Outcome(request_id, encoded, tensor))
+            raise
+        self._trials.observe(trial, _outcome(answer, request_id, encoded))
+        return answer
 
     def _choose(self, name: str, version: int | None, alias: str | None) -> ModelVersion:
         catalog = self._catalog()
@@ -217,3 +305,7 @@ class Runner:
             ) from error
         finally:
             stages.infer_s = time.perf_counter() - began_s
+
+
+def _outcome(answer: Answer, request_id: str, encoded: bytes) -> Outcome:
+    return Outcome(request_id, encoded, answer.tensor, answer.scores, answer.stages.infer_s)

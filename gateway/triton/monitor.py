@@ -189,7 +189,7 @@ class Monitor:
         elif isinstance(error, TritonNotReady):
             replica.mark_unready(served)
         else:
-            replica.mark_failed()
+            replica.mark_failed(served)
 
     def _start(self, errand: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(errand)

@@ -26,7 +26,7 @@ from gateway.triton.client import (
 from gateway.triton.endpoint import TritonEndpoint
 
 _ATTEMPTS = 2
-# This many failed executions in a row, with no success between them, and a replica is left out.
+# This many failed executions of a version in a row, and its replica is left out for that version.
 _FAILURES_TO_OPEN = 5
 _OPEN_S = 5.0
 
@@ -51,8 +51,8 @@ class Replica:
         self.answered_at_s: dict[Served, float] = {}
         self.incarnation = 0
         self._changed_at_s: dict[str, float] = {}
-        self._failures_in_row = 0
-        self._open_until_s = 0.0
+        self._failures_in_row: Counter[Served] = Counter()
+        self._open_until_s: dict[Served, float] = {}
 
     @property
     def busy(self) -> int:
@@ -61,7 +61,8 @@ class Replica:
 
     def serves(self, served: Served) -> bool:
         """Whether a request for this version may be sent here now."""
-        return self.live and served in self.ready and time.monotonic() >= self._open_until_s
+        open_until_s = self._open_until_s.get(served, 0.0)
+        return self.live and served in self.ready and time.monotonic() >= open_until_s
 
     def ready_versions(self, name: str) -> frozenset[int]:
         """The versions of a model that are ready here."""
@@ -105,16 +106,19 @@ class Replica:
 
     def mark_answered(self, served: Served) -> None:
         """Take note of a right answer: it closes the breaker and makes a probe needless."""
-        self._failures_in_row = 0
+        self._failures_in_row.pop(served, None)
         self.answered_at_s[served] = time.monotonic()
 
-    def mark_failed(self) -> None:
-        """Take note of a failed execution; several in a row open the breaker for some seconds."""
-        self._failures_in_row += 1
-        if self._failures_in_row >= _FAILURES_TO_OPEN:
-            self._open_until_s = time.monotonic() + _OPEN_S
+    def mark_failed(self, served: Served) -> None:
+        """
+        Take note of a failed execution; several in a row open the version's breaker for some
+        seconds. Each version has its own: a challenger that fails must not silence its champion.
+        """
+        self._failures_in_row[served] += 1
+        if self._failures_in_row[served] >= _FAILURES_TO_OPEN:
+            self._open_until_s[served] = time.monotonic() + _OPEN_S
             # Half open afterwards: one more failure opens it again.
-            self._failures_in_row = _FAILURES_TO_OPEN - 1
+            self._failures_in_row[served] = _FAILURES_TO_OPEN - 1
 
     async def move(self, endpoint: TritonEndpoint) -> None:
         """Talk to another endpoint from now on: the process behind the replica is a new one."""

@@ -1,0 +1,247 @@
+"""
+What people do with rollouts: create, promote, roll back, pause, resume, look.
+
+Each command reads the stored state, asks the state machine what follows, and stores that if nobody
+was faster; else it reads again. So of two promotions one wins and the other learns that it is too
+late.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gateway.errors import GatewayError, RolloutConflict, RolloutInvalid, RolloutNotFound
+from gateway.registry.lifecycle import Lifecycle
+from gateway.registry.registry import Registry
+from gateway.rollouts.controller import PROMOTE, ROLL_BACK, Controller
+from gateway.rollouts.plan import Plan
+from gateway.rollouts.recorder import Judged, Recorder
+from gateway.rollouts.rollout import (
+    Rollout,
+    Transition,
+    begin,
+    pause,
+    promote,
+    resume,
+    roll_back,
+)
+from gateway.store.feedback import FeedbackStore
+from gateway.store.rollout_tables import AccuracyRow, DisagreementRow, RolloutRow
+from gateway.store.rollouts import RolloutStore
+
+_ATTEMPTS = 10
+
+
+class Rollouts:
+    """The rollouts of all models."""
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        feedback: FeedbackStore,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        controller: Controller,
+        recorder: Recorder,
+    ) -> None:
+        self._store = store
+        self._feedback = feedback
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._controller = controller
+        self._recorder = recorder
+
+    async def create(self, name: str, version: int, plan: Plan, *, actor: str) -> RolloutRow:
+        """
+        Begin a rollout: the challenger is loaded, and only then gets traffic.
+
+        Args:
+            name: The model.
+            version: The challenger.
+            plan: What is to be done.
+            actor: Who does it.
+
+        Raises:
+            ModelNotFound, VersionNotFound: There is no such thing.
+            RolloutInvalid: The version is the champion already.
+            RolloutInProgress: The model has a rollout that has not ended.
+            LoadFailed, SignatureConflict, ArtifactCorrupt: The version cannot be loaded.
+        """
+        model = (await self._registry.refresh()).model(name)
+        champion = model.champion
+        model.version(version)
+        rollout, _ = begin(
+            rollout_id=uuid.uuid4().hex[:12],
+            model=name,
+            champion=champion.version,
+            challenger=version,
+            plan=plan,
+            now=time.time(),
+        )
+        for each in (champion.version, version):
+            if each not in model.desired:
+                await self._lifecycle.load(name, each, actor=actor)
+        await self._store.create(
+            rollout.to_json(),
+            loaded_challenger=version not in model.desired,
+            gate=None,
+            actor=actor,
+        )
+        await self._registry.refresh()
+        return await self.read(rollout.id)
+
+    async def read(self, rollout_id: str, *, model: str | None = None) -> RolloutRow:
+        """
+        Read one.
+
+        Raises:
+            RolloutNotFound: There is none, or it is another model's.
+        """
+        row = await self._store.read(rollout_id)
+        if row is None or (model is not None and row.model != model):
+            raise RolloutNotFound(rollout_id)
+        return row
+
+    async def history(self, model: str | None = None, *, limit: int) -> Sequence[RolloutRow]:
+        """
+        Read the rollouts of one model or all, the newest first.
+
+        Raises:
+            ModelNotFound: No model has that name.
+        """
+        if model is not None:
+            (await self._registry.refresh()).model(model)
+        return await self._store.history(model, limit=limit)
+
+    async def promote(self, rollout_id: str, *, model: str | None, actor: str) -> RolloutRow:
+        """
+        Promote by a human's word.
+
+        Raises:
+            RolloutNotFound: There is none.
+            RolloutConflict: It is being promoted already, or has ended.
+        """
+        return await self._command(
+            rollout_id,
+            lambda rollout: promote(rollout, f"Promoted by {actor}."),
+            model=model,
+            action=PROMOTE,
+            actor=actor,
+        )
+
+    async def roll_back(
+        self, rollout_id: str, *, model: str | None, reason: str, actor: str
+    ) -> RolloutRow:
+        """
+        Give all traffic to the champion, at once.
+
+        Raises:
+            RolloutNotFound: There is none.
+            RolloutConflict: It is being promoted, or has been.
+        """
+        return await self._command(
+            rollout_id,
+            lambda rollout: roll_back(rollout, time.time(), reason),
+            model=model,
+            action=ROLL_BACK,
+            actor=actor,
+        )
+
+    async def pause(self, rollout_id: str, *, model: str | None, actor: str) -> RolloutRow:
+        """
+        Hold the current step; it is still judged, and still rolled back if it fails.
+
+        Raises:
+            RolloutNotFound: There is none.
+            RolloutConflict: It is being promoted, or has ended.
+        """
+        return await self._command(
+            rollout_id, pause, model=model, action="rollout_pause", actor=actor
+        )
+
+    async def resume(self, rollout_id: str, *, model: str | None, actor: str) -> RolloutRow:
+        """
+        Go on after a pause or a wait.
+
+        Raises:
+            RolloutNotFound: There is none.
+            RolloutConflict: It is being promoted, or has ended.
+        """
+        return await self._command(
+            rollout_id,
+            lambda rollout: resume(rollout, time.time()),
+            model=model,
+            action="rollout_resume",
+            actor=actor,
+        )
+
+    async def verdicts(self, rollout_id: str, *, limit: int) -> list[dict[str, Any]]:
+        """Read the newest verdicts, the oldest of them first."""
+        return await self._store.verdicts(rollout_id, limit=limit)
+
+    async def observed(self, row: RolloutRow) -> tuple[dict[str, Any], int]:
+        """Add up what was counted in the current step, and tell how many copies were dropped."""
+        rollout = Rollout.from_json(row.state)
+        observed = await self._controller.observe(rollout)
+        rows = await self._store.observations(rollout.id, rollout.stage, rollout.step)
+        return observed.to_json(), sum(dropped for _, dropped in rows)
+
+    async def disagreements(self, rollout_id: str, *, limit: int) -> Sequence[DisagreementRow]:
+        """Read samples of requests that the two versions answered differently."""
+        await self._recorder.flush()
+        return await self._store.disagreements(rollout_id, limit=limit)
+
+    async def judge(self, request_id: str, category: int) -> Judged:
+        """Take feedback; see `Recorder.judge`."""
+        return await self._recorder.judge(request_id, category)
+
+    async def accuracy(self, model: str) -> Sequence[AccuracyRow]:
+        """
+        Read the feedback on a model's versions.
+
+        Raises:
+            ModelNotFound: No model has that name.
+        """
+        (await self._registry.refresh()).model(model)
+        return await self._feedback.accuracy(model)
+
+    async def _command(
+        self,
+        rollout_id: str,
+        decide: Callable[[Rollout], Transition],
+        *,
+        model: str | None,
+        action: str,
+        actor: str,
+    ) -> RolloutRow:
+        for _ in range(_ATTEMPTS):
+            row = await self.read(rollout_id, model=model)
+            rollout = Rollout.from_json(row.state)
+            try:
+                transition = decide(rollout)
+            except RolloutConflict as error:
+                details = {"reason": error.detail}
+                await self._store.note(
+                    rollout_id, row.model, action=f"{action}_refused", details=details, actor=actor
+                )
+                raise
+            done = await self._controller.apply(rollout, transition, action=action, actor=actor)
+            if done is not None:
+                return await self.read(rollout_id)
+        raise RolloutConflict(f"Rollout {rollout_id} changes too fast; try again.")
+
+
+def plan_or_invalid(make: Callable[[], Plan]) -> Plan:
+    """
+    Make a plan of what a caller sent.
+
+    Raises:
+        RolloutInvalid: It makes no sense.
+    """
+    try:
+        return make()
+    except GatewayError:
+        raise
+    except ValueError as error:
+        raise RolloutInvalid(str(error)) from error

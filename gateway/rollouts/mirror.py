@@ -1,0 +1,176 @@
+"""
+Copy a share of the requests to a challenger and compare its answers. No caller waits for it.
+
+A copy is offered after the caller's answer is known and costs the caller a few comparisons. Copies
+wait in a queue that is bounded in number and in bytes; when it is full, a copy is dropped and
+counted, and the request counts for neither side. A few workers send them, each with a deadline of
+its own, so that a challenger which hangs holds the workers and nobody else.
+
+The copy is the same decoded tensor, unless the versions' preprocessing differs: then the challenger
+is given the image decoded its own way.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from gateway.errors import GatewayError
+from gateway.rollouts.counting import scores_distance
+from gateway.rollouts.recorder import Recorder
+from gateway.rollouts.traffic import Trial
+
+log = structlog.get_logger(__name__)
+
+_TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """
+    A request that was answered.
+
+    Attributes:
+        trial: What the rollout asked of it.
+        request_id: Its id.
+        encoded: The image file's bytes.
+        tensor: What the champion was given.
+        scores: What the champion answered, finite; None if it failed.
+        latency_s: How long the champion took; None if it failed.
+    """
+
+    trial: Trial
+    request_id: str
+    encoded: bytes
+    tensor: npt.NDArray[np.generic]
+    scores: npt.NDArray[np.generic] | None
+    latency_s: float | None
+
+    @property
+    def size_bytes(self) -> int:
+        """How much memory it holds."""
+        return self.tensor.nbytes + len(self.encoded)
+
+
+Ask = Callable[[Copy], Awaitable[npt.NDArray[np.generic]]]
+"""Sends a copy to its challenger and returns finite scores, or raises a GatewayError."""
+
+
+class Mirror:
+    """The queue of copies and the workers that send them."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        workers: int,
+        queue: int,
+        queue_bytes: int,
+        timeout_s: float,
+        keep_images: bool,
+    ) -> None:
+        self._recorder = recorder
+        self._workers = workers
+        self._limit = queue
+        self._limit_bytes = queue_bytes
+        self._timeout_s = timeout_s
+        self._keep_images = keep_images
+        self._waiting: deque[Copy] = deque()
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Semaphore(0)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def offer(self, copy: Copy) -> None:
+        """Take a copy, or drop it if too many are waiting. Never waits."""
+        held = self._waiting_bytes + copy.size_bytes
+        if len(self._waiting) >= self._limit or held > self._limit_bytes:
+            self._recorder.counts(copy.trial.id).dropped += 1
+            self._remember(copy, None)
+            return
+        self._waiting.append(copy)
+        self._waiting_bytes = held
+        self._arrived.release()
+
+    def start(self, ask: Ask) -> None:
+        """Begin to send copies."""
+        self._tasks = [asyncio.create_task(self._work(ask)) for _ in range(self._workers)]
+
+    async def close(self) -> None:
+        """Stop sending; what waits is dropped."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _work(self, ask: Ask) -> None:
+        while True:
+            await self._arrived.acquire()
+            copy = self._waiting.popleft()
+            self._waiting_bytes -= copy.size_bytes
+            try:
+                await self._send(copy, ask)
+            except Exception:
+                # One copy is lost, and the next must not be.
+                log.exception("mirror_failed", rollout=copy.trial.id.rollout)
+
+    async def _send(self, copy: Copy, ask: Ask) -> None:
+        began_s = time.perf_counter()
+        scores = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                scores = await ask(copy)
+        except (GatewayError, TimeoutError) as error:
+            log.debug("challenger_failed", rollout=copy.trial.id.rollout, reason=repr(error))
+        latency_s = time.perf_counter() - began_s
+        counts = self._recorder.counts(copy.trial.id)
+        if copy.latency_s is None:
+            counts.champion.failed()
+        else:
+            counts.champion.answered(copy.latency_s)
+        if scores is None:
+            counts.challenger.failed()
+        else:
+            counts.challenger.answered(latency_s)
+        self._remember(copy, None if scores is None else int(np.argmax(scores)))
+        if scores is None or copy.scores is None:
+            return
+        agree = int(np.argmax(scores)) == int(np.argmax(copy.scores))
+        counts.pair(agree=agree, distance=scores_distance(copy.scores, scores))
+        if not agree and self._recorder.wants_sample(copy.trial.id.rollout):
+            self._sample(copy, copy.scores, scores)
+
+    def _remember(self, copy: Copy, challenger_category: int | None) -> None:
+        if copy.scores is not None:
+            category = int(np.argmax(copy.scores))
+            self._recorder.remember_trial(
+                copy.trial, copy.request_id, category, challenger_category
+            )
+
+    def _sample(
+        self, copy: Copy, champion: npt.NDArray[np.generic], challenger: npt.NDArray[np.generic]
+    ) -> None:
+        self._recorder.sample(
+            {
+                "rollout": copy.trial.id.rollout,
+                "request_id": copy.request_id,
+                "at_s": time.time(),
+                "image_digest": f"sha256:{hashlib.sha256(copy.encoded).hexdigest()}",
+                "champion": _summary(champion),
+                "challenger": _summary(challenger),
+                "image": copy.encoded if self._keep_images else None,
+            }
+        )
+
+
+def _summary(scores: npt.NDArray[np.generic]) -> dict[str, object]:
+    flat = scores.reshape(-1)
+    order = np.argsort(-flat.astype(np.float64), kind="stable")[:_TOP]
+    return {
+        "category": f"{int(order[0]):02d}",
+        "scores": {f"{int(index):02d}": float(flat[index]) for index in order},
+    }

@@ -1,0 +1,116 @@
+"""Open rollouts: what they need of the settings and of the other services."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+
+from gateway.registry.lifecycle import Lifecycle
+from gateway.registry.registry import Registry
+from gateway.registry.versions import Catalog
+from gateway.rollouts.commands import Rollouts
+from gateway.rollouts.controller import Controller
+from gateway.rollouts.mirror import Ask, Mirror
+from gateway.rollouts.recorder import Recorder
+from gateway.rollouts.traffic import Traffic, traffic_of
+from gateway.rollouts.trials import Trials
+from gateway.settings import Settings
+from gateway.store.database import Database
+from gateway.store.feedback import FeedbackStore
+from gateway.store.rollouts import RolloutStore
+
+log = structlog.get_logger(__name__)
+
+_FLUSH_S = 1.0
+
+
+class OpenRollouts:
+    """Rollouts of one gateway: `trials` for requests, `commands` for people."""
+
+    def __init__(
+        self,
+        trials: Trials,
+        commands: Rollouts,
+        controller: Controller,
+        recorder: Recorder,
+        mirror: Mirror,
+    ) -> None:
+        self.trials = trials
+        self.commands = commands
+        self._controller = controller
+        self._recorder = recorder
+        self._mirror = mirror
+
+    @contextlib.asynccontextmanager
+    async def running(self, ask: Ask) -> AsyncIterator[None]:
+        """Send copies, store counts and move rollouts on, for the length of the block."""
+        self._mirror.start(ask)
+        tasks = [
+            asyncio.create_task(self._recorder.follow(_FLUSH_S)),
+            asyncio.create_task(self._controller.follow()),
+        ]
+        for task in tasks:
+            task.add_done_callback(_ended)
+        try:
+            yield
+        finally:
+            await self._mirror.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def open_rollouts(
+    settings: Settings, database: Database, registry: Registry, lifecycle: Lifecycle
+) -> OpenRollouts:
+    """Make the parts. Routes follow every catalog from now on."""
+    store, feedback = RolloutStore(database), FeedbackStore(database)
+    recorder = Recorder(store, feedback)
+    mirror = Mirror(
+        recorder,
+        workers=settings.mirror_concurrency,
+        queue=settings.mirror_queue,
+        queue_bytes=settings.mirror_queue_bytes,
+        timeout_s=settings.challenger_timeout_s,
+        keep_images=settings.keep_disagreeing_images,
+    )
+    controller = Controller(
+        store,
+        feedback,
+        registry,
+        lifecycle,
+        recorder,
+        poll_s=settings.rollout_poll_s,
+        lease_s=settings.rollout_lease_s,
+        # No request that chose the challenger is under way any more by then.
+        unload_after_s=settings.request_timeout_s,
+        feedback_window_s=settings.feedback_window_s,
+    )
+    routes = _Routes(registry)
+    return OpenRollouts(
+        Trials(routes.traffic, recorder, mirror),
+        Rollouts(store, feedback, registry, lifecycle, controller, recorder),
+        controller,
+        recorder,
+        mirror,
+    )
+
+
+class _Routes:
+    """The traffic that belongs to the catalog in force."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._traffic = traffic_of(registry.catalog)
+        registry.on_change(self._take)
+
+    def traffic(self) -> Traffic:
+        return self._traffic
+
+    def _take(self, catalog: Catalog) -> None:
+        self._traffic = traffic_of(catalog)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background_task_failed", exc_info=error)
