@@ -95,6 +95,11 @@ class Services:
             "loads": Check(not missing, "waiting for " + ", ".join(missing) if missing else "done"),
         }
 
+    def settled(self) -> bool:
+        """Whether nothing that should be loaded is still to come."""
+        wanted = any(model.desired for model in self.registry.catalog.models.values())
+        return not wanted or all(check.ok for check in self.started().values())
+
     async def _database_check(self) -> Check:
         try:
             async with asyncio.timeout(_DATABASE_CHECK_S):

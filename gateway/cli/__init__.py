@@ -3,13 +3,18 @@ The command line. Each module beside this one holds the commands of one subject.
 
     client.py    how the others reach a gateway
     models.py    register, models, versions, load, unload, run, alias, delete
+    metrics.py   metrics, metrics compare
+    rollouts.py  rollout create, watch, promote, rollback, pause, resume, history
     serving.py   serve, doctor, settings
 """
+
+from typing import Annotated
 
 import typer
 
 from gateway.cli import models
-from gateway.cli.serving import doctor_command, serve_command, settings_command
+from gateway.cli.metrics import metrics_app
+from gateway.cli.rollouts import rollout_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,17 +22,50 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("serve")(serve_command)
-app.command("doctor")(doctor_command)
-app.command("settings")(settings_command)
 
 for _name in ("register", "models", "versions", "load", "unload", "run", "alias", "delete"):
     app.command(_name)(getattr(models, f"{_name}_command"))
+
+app.add_typer(metrics_app, name="metrics")
+app.add_typer(rollout_app, name="rollout")
 
 
 @app.callback()
 def gateway() -> None:
     """Serve ONNX image classifiers over NVIDIA Triton."""
+
+
+# The server's modules take a second to import: the commands that only ask one do without them.
+
+
+@app.command("serve")
+def serve_command(
+    demo: Annotated[
+        bool, typer.Option(help="Load the demo model if there has never been a model.")
+    ] = False,
+) -> None:
+    """Serve the REST interface; starts an embedded Triton unless TRITON_URLS is set."""
+    from gateway.cli import serving  # noqa: PLC0415 - see above
+
+    serving.run_server(demo=demo)
+
+
+@app.command("doctor")
+def doctor_command(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+) -> None:
+    """Tell what is wrong with this machine and how to mend it; exit code 1 if something is."""
+    from gateway.cli import serving  # noqa: PLC0415 - see above
+
+    serving.run_doctor(as_json=json)
+
+
+@app.command("settings")
+def settings_command() -> None:
+    """Print every setting as a Markdown table."""
+    from gateway.cli import serving  # noqa: PLC0415 - see above
+
+    serving.print_settings()
 
 
 def main() -> None:

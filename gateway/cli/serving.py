@@ -5,10 +5,9 @@ import base64
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import structlog
-import typer
 import uvloop
 from pydantic import ValidationError
 from rich.console import Console
@@ -29,12 +28,8 @@ log = structlog.get_logger(__name__)
 _DEMO_IMAGE = Path(__file__).parents[2] / "tools/demo/digits/sample-7.png"
 
 
-def serve_command(
-    demo: Annotated[
-        bool, typer.Option(help="Load the demo model if there has never been a model.")
-    ] = False,
-) -> None:
-    """Serve the REST interface; starts an embedded Triton unless TRITON_URLS is set."""
+def run_server(*, demo: bool) -> None:
+    """Serve until a signal ends it; a start that fails is one line and exit code 1."""
     settings = _settings()
     configure_logging(settings.log_level, settings.log_format)
     # gRPC otherwise prints a line of its own whenever the gateway starts a process.
@@ -52,17 +47,15 @@ def serve_command(
         _fail(str(error) if error.__cause__ is None else f"{error} {error.__cause__}")
 
 
-def doctor_command(
-    json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
-) -> None:
-    """Tell what is wrong with this machine and how to mend it; exit code 1 if something is."""
+def run_doctor(*, as_json: bool) -> None:
+    """Look at the machine, print what was found, and exit with 1 if something is wrong."""
     settings = _settings()
     findings = asyncio.run(examine(settings))
-    show(findings, as_json=json)
+    show(findings, as_json=as_json)
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
 
 
-def settings_command() -> None:
+def print_settings() -> None:
     """Print every setting as a Markdown table."""
     Console(soft_wrap=True, highlight=False).print(settings_table(), markup=False, end="")
 

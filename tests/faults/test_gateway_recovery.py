@@ -242,7 +242,7 @@ async def test_a_version_that_keeps_dying_is_put_in_quarantine(
             answer = _ask(gateway.client)
             return answer.status_code == 503 and answer.json()["code"] == "model_quarantined"
 
-        await eventually(quarantined, within_s=30)
+        await eventually(quarantined, within_s=60)
         assert kills >= STRIKES_TO_QUARANTINE
         assert any("quarantined" in line and "first" in line for line in gateway.output)
         assert gateway.client.post("/api/v1/load", params={"name": "second"}).content == b"200"

@@ -18,7 +18,7 @@ import httpx
 from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import classifier_case
 
-_KILLS = int(os.environ.get("REGISTER_KILLS", "18"))
+_KILLS = int(os.environ.get("REGISTER_KILLS", "9"))
 _MODEL = "killed"
 # No replica is needed to register, and without one the gateway starts at once.
 _ENVIRONMENT = {"TRITON_URLS": "http://127.0.0.1:9"}

@@ -1,0 +1,131 @@
+"""`gateway metrics`: the stored metrics as tables and sparklines, and two versions side by side."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.table import Table
+
+from gateway.cli.client import AsJson, Key, Url, console, gateway_at, show_json
+
+Last = Annotated[str, typer.Option("--last", help="So long before now: 30m, 1h, 7d.")]
+_BARS = "▁▂▃▄▅▆▇█"
+_SPARKS = 40
+
+metrics_app = typer.Typer(
+    invoke_without_command=True, help="Show the stored metrics.", rich_markup_mode=None
+)
+
+
+@metrics_app.callback()
+def metrics_command(
+    context: typer.Context,
+    url: Url = "http://127.0.0.1:3000",
+    key: Key = None,
+    last: Last = "1h",
+    model: Annotated[list[str] | None, typer.Option("--model", help="Only this model.")] = None,
+    endpoint: Annotated[list[str] | None, typer.Option("--endpoint", help="Only this one.")] = None,
+    by: Annotated[str, typer.Option("--by", help="What is told apart.")] = "endpoint,model,version",
+    form: Annotated[str, typer.Option("--format", help="table, json, csv or parquet.")] = "table",
+) -> None:
+    """Show requests, errors and durations of a time, with their course as a sparkline."""
+    if context.invoked_subcommand is not None:
+        return
+    asked: dict[str, Any] = {
+        "last": last,
+        "group_by": by,
+        "model": model or [],
+        "endpoint": endpoint or [],
+    }
+    if form in {"csv", "parquet"}:
+        _raw(url, key, {**asked, "format": form})
+        return
+    with gateway_at(url, key) as gateway:
+        total = gateway.call("GET", "/api/v1/metrics", params={**asked, "step": "all"})
+        if form == "json":
+            show_json(total)
+            return
+        course = gateway.call("GET", "/api/v1/metrics", params=asked)
+    columns = total["group_by"]
+    table = Table(*columns, "requests", "errors", "p50", "p90", "p99", "mean", "requests over time")
+    for row in total["rows"]:
+        group = [row.get(column) for column in columns]
+        counts = {
+            other["start"]: other["requests"]
+            for other in course["rows"]
+            if [other.get(column) for column in columns] == group
+        }
+        starts = sorted({other["start"] for other in course["rows"]})[-_SPARKS:]
+        table.add_row(
+            *("" if value is None else str(value) for value in group),
+            str(row["requests"]),
+            f"{row['error_share']:.1%}" if row["errors"] else "",
+            *(milliseconds(row[f"{name}_s"]) for name in ("p50", "p90", "p99", "mean")),
+            sparkline([counts.get(start, 0) for start in starts]),
+        )
+    console().print(table)
+
+
+@metrics_app.command("compare")
+def compare_command(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    first: Annotated[int, typer.Argument(help="A version.")],
+    second: Annotated[int, typer.Argument(help="Another version.")],
+    url: Url = "http://127.0.0.1:3000",
+    key: Key = None,
+    last: Last = "7d",
+    as_json: AsJson = False,
+) -> None:
+    """Show two versions of a model side by side: runs, errors, durations, stages."""
+    asked: dict[str, Any] = {
+        "last": last,
+        "step": "all",
+        "endpoint": "run",
+        "model": model,
+        "version": [first, second],
+        "group_by": "version",
+    }
+    with gateway_at(url, key) as gateway:
+        answer = gateway.call("GET", "/api/v1/metrics", params=asked)
+    if as_json:
+        show_json(answer)
+        return
+    by_version = {row["version"]: row for row in answer["rows"]}
+    left, right = by_version.get(first, {}), by_version.get(second, {})
+    table = Table(model, f"version {first}", f"version {second}", "second / first")
+    for name, shown in (("requests", str), ("error_share", "{:.2%}".format)):
+        table.add_row(name, *(shown(row[name]) if row else "none" for row in (left, right)), "")
+    stages = ("", "queue_", "decode_", "infer_")
+    for name in (f"{stage}{value}" for stage in stages for value in ("p50", "p90", "p99", "mean")):
+        one, other = left.get(f"{name}_s"), right.get(f"{name}_s")
+        ratio = f"{other / one:.2f}" if one and other else ""
+        table.add_row(name.replace("_", " "), milliseconds(one), milliseconds(other), ratio)
+    console().print(table)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Draw values as bars from zero to the largest."""
+    largest = max(values, default=0)
+    if not largest:
+        return ""
+    return "".join(_BARS[round(value / largest * (len(_BARS) - 1))] for value in values)
+
+
+def milliseconds(duration_s: float | None) -> str:
+    """Write a duration for people."""
+    return "" if duration_s is None else f"{duration_s * 1000:.1f} ms"
+
+
+def _raw(url: str, key: str | None, asked: dict[str, Any]) -> None:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        response = httpx.get(f"{url}/api/v1/metrics", params=asked, headers=headers, timeout=300.0)
+    except httpx.TransportError as error:
+        sys.stderr.write(f"No gateway answers at {url}: {error}\n")
+        raise SystemExit(1) from None
+    if response.is_error:
+        sys.stderr.write(response.text + "\n")
+        raise SystemExit(1)
+    sys.stdout.buffer.write(response.content)
