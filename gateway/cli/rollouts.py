@@ -1,0 +1,230 @@
+"""`gateway rollout`: begin, watch, promote, roll back, pause, resume, history; and feedback."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gateway.cli.client import (
+    DEFAULT_URL,
+    AsJson,
+    GatewayClient,
+    Key,
+    Url,
+    console,
+    gateway_at,
+    show_json,
+)
+
+rollout_app = typer.Typer(
+    no_args_is_help=True, help="Replace champions on evidence.", rich_markup_mode=None
+)
+
+Model = Annotated[str, typer.Argument(help="The model's name.")]
+RolloutId = Annotated[str, typer.Argument(help="The rollout's id, or a model: its newest one.")]
+
+_COLOURS = {
+    "Successful": "green",
+    "Succeeded": "green",
+    "Failed": "red",
+    "Waiting": "yellow",
+}
+
+
+@rollout_app.command("create")
+def create_command(
+    model: Model,
+    version: Annotated[int, typer.Argument(min=1, help="The challenger.")],
+    strategy: Annotated[
+        str, typer.Option(help="shadow, canary, ab, or several: shadow,canary.")
+    ] = "shadow,canary",
+    steps: Annotated[
+        str | None, typer.Option(help="Weights of the last strategy: 5,25,50,100.")
+    ] = None,
+    interval_s: Annotated[float, typer.Option(help="Seconds between two checks.")] = 10.0,
+    min_samples: Annotated[int, typer.Option(help="Answers before a step passes.")] = 100,
+    deadline_s: Annotated[float, typer.Option(help="An undecided step waits then.")] = 86_400.0,
+    auto_promote: Annotated[bool, typer.Option(help="Promote without a human.")] = True,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Begin a rollout of a version."""
+    body: dict[str, Any] = {
+        "version": version,
+        "strategy": [name.strip() for name in strategy.split(",")],
+        "interval_s": interval_s,
+        "min_samples": min_samples,
+        "deadline_s": deadline_s,
+        "auto_promote": auto_promote,
+    }
+    if steps is not None:
+        try:
+            body["steps"] = [float(step) for step in steps.split(",")]
+        except ValueError:
+            raise typer.BadParameter("numbers with commas between: 5,25,50") from None
+    with gateway_at(url, key) as gateway:
+        answer = gateway.call("POST", f"/api/v1/models/{model}/rollouts", json=body)
+    _tell(answer, as_json=as_json)
+
+
+@rollout_app.command("watch")
+def watch_command(
+    rollout: RolloutId,
+    every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Draw weight, samples and verdicts until it ends; exit code 2 if it failed."""
+    with gateway_at(url, key) as gateway:
+        found = _find(gateway, rollout)
+        with Live(console=console(), auto_refresh=False) as live:
+            while True:
+                state = gateway.call("GET", f"/api/v1/rollouts/{found}")
+                live.update(_picture(state), refresh=True)
+                if state["phase"] in {"Succeeded", "Failed"}:
+                    break
+                time.sleep(every_s)
+    if state["phase"] == "Failed":
+        raise typer.Exit(2)
+
+
+@rollout_app.command("promote")
+def promote_command(
+    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+) -> None:
+    """Promote the challenger now, whatever the evidence."""
+    _command("promote", rollout, url, key, as_json=as_json)
+
+
+@rollout_app.command("rollback")
+def rollback_command(
+    rollout: RolloutId,
+    reason: Annotated[str, typer.Option(help="Why.")] = "Rolled back by a human.",
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Give all traffic to the champion, at once."""
+    _command("rollback", rollout, url, key, as_json=as_json, reason=reason)
+
+
+@rollout_app.command("pause")
+def pause_command(
+    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+) -> None:
+    """Hold the current step; it still rolls back if it fails."""
+    _command("pause", rollout, url, key, as_json=as_json)
+
+
+@rollout_app.command("resume")
+def resume_command(
+    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+) -> None:
+    """Go on after a pause or a wait."""
+    _command("resume", rollout, url, key, as_json=as_json)
+
+
+@rollout_app.command("history")
+def history_command(
+    model: Annotated[str | None, typer.Argument(help="A model; without one, all.")] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Show rollouts, the newest first."""
+    path = "/api/v1/rollouts" if model is None else f"/api/v1/models/{model}/rollouts"
+    with gateway_at(url, key) as gateway:
+        rollouts = gateway.call("GET", path)
+    if as_json:
+        show_json(rollouts)
+        return
+    table = Table("id", "model", "versions", "phase", "weight", "created", "why")
+    for each in rollouts:
+        table.add_row(
+            each["id"],
+            each["model"],
+            f"{each['champion']} → {each['challenger']}",
+            _coloured(each["phase"]),
+            f"{each['weight']:g}",
+            each["created_at"][:19],
+            each["reason"],
+        )
+    console().print(table)
+
+
+def _command(
+    name: str, rollout: str, url: str, key: str | None, *, as_json: bool, **parameters: str
+) -> None:
+    with gateway_at(url, key) as gateway:
+        found = _find(gateway, rollout)
+        answer = gateway.call("POST", f"/api/v1/rollouts/{found}/{name}", params=parameters)
+    _tell(answer, as_json=as_json)
+
+
+def _find(gateway: GatewayClient, rollout: str) -> str:
+    """Find a rollout by its id, or the newest one of a model."""
+    rollouts = gateway.call("GET", "/api/v1/rollouts", params={"limit": 10_000})
+    for each in rollouts:
+        if rollout in {each["id"], each["model"]}:
+            found: str = each["id"]
+            return found
+    return rollout
+
+
+def _tell(rollout: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(rollout)
+        return
+    console().print(
+        Text.assemble(
+            f"Rollout {rollout['id']} of {rollout['model']}, version {rollout['challenger']}: ",
+            _coloured(rollout["phase"]),
+            f", weight {rollout['weight']:g}. {rollout['reason']}",
+        )
+    )
+
+
+def _picture(state: dict[str, Any]) -> Group:
+    paused = " (paused)" if state["paused"] else ""
+    share = "mirrored" if state["strategy"] == "shadow" else "weight"
+    value = state["mirror_share"] if share == "mirrored" else state["weight"]
+    head = Text.assemble(
+        (f"{state['model']}  {state['champion']} → {state['challenger']}  ", "bold"),
+        _coloured(state["phase"]),
+        f"{paused}  {state['strategy']} step {state['step'] + 1}  {share} {value:g} %",
+    )
+    table = Table("metric", "champion", "challenger", "tolerated", "samples", "verdict")
+    verdict = state["verdicts"][-1] if state["verdicts"] else None
+    for metric in verdict["metrics"] if verdict else []:
+        table.add_row(
+            metric["metric"],
+            _number(metric["champion"]),
+            _number(metric["challenger"]),
+            _number(metric["tolerated"]),
+            f"{metric['challenger_samples']:,}",
+            _coloured(metric["outcome"]),
+        )
+    last = verdict["sentence"] if verdict else "No check yet."
+    dropped = state["shadow_dropped"]
+    return Group(
+        head,
+        ProgressBar(total=100, completed=value, width=60),
+        table,
+        Text(last),
+        Text(state["reason"], style="dim"),
+        Text(f"{dropped:,} copies dropped" if dropped else ""),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _coloured(word: str) -> Text:
+    return Text(word, style=_COLOURS.get(word, "default"))
