@@ -63,8 +63,8 @@ def _relabelled(texts: Iterable[tuple[str, str]]) -> Iterator[Metric]:
         for family in text_string_to_metric_families(text):
             kind = family.type if family.type == "gauge" else "unknown"
             for sample in family.samples:
-                shown = families.setdefault(
-                    sample.name, Metric(sample.name, family.documentation, kind)
-                )
-                shown.add_sample(sample.name, {**sample.labels, "replica": replica}, sample.value)
+                # The parser gives a counter the suffix that Triton's names do not have.
+                name = sample.name.removesuffix("_total")
+                shown = families.setdefault(name, Metric(name, family.documentation, kind))
+                shown.add_sample(name, {**sample.labels, "replica": replica}, sample.value)
     yield from families.values()

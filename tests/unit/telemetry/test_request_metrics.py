@@ -1,0 +1,101 @@
+"""The recorder, the sketches and Prometheus' series, with no database."""
+
+import random
+
+import numpy as np
+import pytest
+
+from gateway.telemetry.observation import Observation
+from gateway.telemetry.prometheus import RequestInstruments
+from gateway.telemetry.request_metrics import MINUTE_S, Recorder
+from gateway.telemetry.sketches import Latencies, LatencySketch, merge_packed, pack
+
+
+def _known(model: str, version: int) -> tuple[str, int]:
+    return (model, version) if model == "m" else ("", 0)
+
+
+@pytest.mark.parametrize("parts", [1, 7])
+def test_quantiles_of_merged_sketches_are_within_one_percent(parts: int) -> None:
+    """However many sketches durations are spread over, percentiles stay within 1 %."""
+    draw = random.Random(parts)
+    values = [draw.lognormvariate(-4, 0.8) for _ in range(5000)]
+    sketches = [LatencySketch() for _ in range(parts)]
+    for place, value in enumerate(values):
+        sketches[place % parts].add(value)
+    merged: dict[str, Latencies] = {}
+    for sketch in sketches:
+        merge_packed(pack({"total": sketch}), merged)
+    again: dict[str, Latencies] = {}
+    merge_packed(pack(merged), again)
+    for found in (merged["total"], again["total"]):
+        assert found.count == len(values)
+        assert found.mean_s == pytest.approx(sum(values) / len(values))
+        for share in (0.0, 0.5, 0.9, 0.99, 0.999, 1.0):
+            exact = float(np.quantile(values, share, method="lower"))
+            assert found.quantile_s(share) == pytest.approx(exact, rel=0.01)
+
+
+def test_no_durations_have_no_quantile() -> None:
+    """Nothing is said about what was never measured."""
+    assert Latencies().quantile_s(0.5) is None
+    assert Latencies().mean_s is None
+
+
+def test_made_up_names_add_no_cell_and_no_series() -> None:
+    """100,000 unknown names are one cell and one series."""
+    recorder = Recorder(_known, max_cells=1000, clock=lambda: 0.0)
+    instruments = RequestInstruments()
+    for number in range(100_000):
+        seen = Observation("run", f"made-up-{number}", number, 409, "model_not_loaded")
+        instruments.record(seen, *recorder.record(seen))
+    assert len(recorder.unwritten()) == 1
+    families = {family.name: family for family in instruments.registry.collect()}
+    assert [sample.value for sample in families["gateway_requests"].samples] == [100_000.0]
+
+
+def test_cells_of_a_past_minute_go_once_they_are_written() -> None:
+    """What is written and over is forgotten; what grew since is not."""
+    now_s = [0.0]
+    recorder = Recorder(_known, max_cells=10, clock=lambda: now_s[0])
+    recorder.record(Observation("run", "m", 1, 200))
+    ((_, cell),) = recorder.unwritten()
+    cell.written = cell.requests
+    recorder.forget_written()
+    recorder.record(Observation("run", "m", 1, 200))
+    assert [cell.requests for _, cell in recorder.unwritten()] == [2]
+    cell.written = 1
+    now_s[0] = MINUTE_S
+    recorder.forget_written()
+    assert len(recorder.unwritten()) == 1
+    cell.written = 2
+    recorder.forget_written()
+    assert recorder.unwritten() == []
+    assert recorder.lost.requests == 0
+
+
+def test_what_cannot_be_held_is_given_up_and_counted() -> None:
+    """Memory is bounded while the database is away; the oldest goes first."""
+    now_s = [0.0]
+    recorder = Recorder(_known, max_cells=3, clock=lambda: now_s[0])
+    for minute in range(5):
+        now_s[0] = minute * MINUTE_S
+        recorder.record(Observation("run", "m", 1, 200))
+        recorder.record(Observation("run", "m", 1, 200))
+    assert [key.start_s for key, _ in recorder.unwritten()] == [120, 180, 240]
+    assert (recorder.lost.rows, recorder.lost.requests) == (2, 4)
+
+
+def test_series_of_a_deleted_version_go() -> None:
+    """What is registered no more is shown no more."""
+    instruments = RequestInstruments()
+    for version in (1, 2):
+        seen = Observation("run", "m", version, 200, stages_s={"infer": 0.1})
+        instruments.record(seen, "m", version)
+    instruments.keep_only({("m", 2)})
+    shown = {
+        sample.labels["version"]
+        for family in instruments.registry.collect()
+        for sample in family.samples
+    }
+    assert shown == {"2"}
