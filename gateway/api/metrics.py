@@ -54,20 +54,22 @@ class MetricsRow(BaseModel):
     p999_s: float | None = Field(description="99.9th percentile, within 1 %.")
     mean_s: float | None = Field(description="Mean, exact.")
     queue_p50_s: float | None = Field(None, description="Waiting for a place, of runs.")
-    queue_p90_s: float | None = None
-    queue_p99_s: float | None = None
-    queue_p999_s: float | None = None
-    queue_mean_s: float | None = None
+    queue_p90_s: float | None = Field(None, description="90th percentile of the wait for a place.")
+    queue_p99_s: float | None = Field(None, description="99th percentile of the wait for a place.")
+    queue_p999_s: float | None = Field(
+        None, description="99.9th percentile of the wait for a place."
+    )
+    queue_mean_s: float | None = Field(None, description="Mean of the wait for a place.")
     decode_p50_s: float | None = Field(None, description="Decoding the image, of runs.")
-    decode_p90_s: float | None = None
-    decode_p99_s: float | None = None
-    decode_p999_s: float | None = None
-    decode_mean_s: float | None = None
+    decode_p90_s: float | None = Field(None, description="90th percentile of decoding.")
+    decode_p99_s: float | None = Field(None, description="99th percentile of decoding.")
+    decode_p999_s: float | None = Field(None, description="99.9th percentile of decoding.")
+    decode_mean_s: float | None = Field(None, description="Mean of decoding.")
     infer_p50_s: float | None = Field(None, description="In Triton, of runs.")
-    infer_p90_s: float | None = None
-    infer_p99_s: float | None = None
-    infer_p999_s: float | None = None
-    infer_mean_s: float | None = None
+    infer_p90_s: float | None = Field(None, description="90th percentile of the time in Triton.")
+    infer_p99_s: float | None = Field(None, description="99th percentile of the time in Triton.")
+    infer_p999_s: float | None = Field(None, description="99.9th percentile of the time in Triton.")
+    infer_mean_s: float | None = Field(None, description="Mean of the time in Triton.")
 
 
 class MetricsResponse(BaseModel):
