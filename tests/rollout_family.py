@@ -25,7 +25,9 @@ from PIL import Image
 COLOURS = ((200, 20, 30), (30, 190, 25), (20, 35, 210))
 
 
-def colour_model(path: Path, *, flipped: bool = False, seed: int = 0, fails: bool = False) -> Path:
+def colour_model(
+    path: Path, *, flipped: bool = False, seed: int = 0, fails: bool = False, hangs: bool = False
+) -> Path:
     """
     Write a classifier of red, green and blue over float32 [N, H, W, 3].
 
@@ -33,25 +35,30 @@ def colour_model(path: Path, *, flipped: bool = False, seed: int = 0, fails: boo
         path: Where to.
         flipped: It names the wrong class, always.
         seed: Another seed is another file with the same answers.
-        fails: It fails on images that are wider than 20 pixels (validation tries small ones).
+        fails: It fails on the blue image: an index out of range.
+        hangs: It counts to some millions on the blue image, far beyond any deadline.
     """
-    sharpness = 0.05 + seed * 1e-4
-    matrix = np.eye(3, dtype=np.float32) * sharpness
+    matrix = np.eye(3, dtype=np.float32) * (0.05 + seed * 1e-4)
     if flipped:
         matrix = np.roll(matrix, 1, axis=1)
-    initializers = [numpy_helper.from_array(matrix, "weights")]
+    initializers = [
+        numpy_helper.from_array(matrix[np.newaxis], "matrices"),
+        numpy_helper.from_array(np.array(2, np.int64), "blue_channel"),
+        numpy_helper.from_array(np.array(0, np.int64), "zero"),
+        numpy_helper.from_array(np.array(205, np.float32), "blue_level"),
+    ]
     nodes = [
         helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2], keepdims=0),
-        helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+        helper.make_node("Gather", ["mean", "blue_channel"], ["blues"], axis=1),
+        helper.make_node("ReduceMax", ["blues"], ["blue"], keepdims=0),
+        helper.make_node("Div", ["blue", "blue_level"], ["share"]),
+        helper.make_node("Floor", ["share"], ["level"]),
+        helper.make_node("Cast", ["level"], ["is_blue"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["matrices", "is_blue" if fails else "zero"], ["matrix"]),
+        helper.make_node("MatMul", ["mean", "matrix"], ["logits"]),
+        *(_counting(initializers) if hangs else []),
+        helper.make_node("Softmax", ["slow" if hangs else "logits"], ["scores"], axis=1),
     ]
-    if fails:
-        # Reshape to the first 20 columns' count: possible only for images of that width.
-        initializers.append(numpy_helper.from_array(np.array([-1, 20, 20, 3], np.int64), "size"))
-        nodes[0] = helper.make_node("Reshape", ["image", "size"], ["fixed"])
-        nodes.insert(
-            1, helper.make_node("ReduceMean", ["fixed"], ["mean"], axes=[1, 2], keepdims=0)
-        )
-    nodes.append(helper.make_node("Softmax", ["logits"], ["scores"], axis=1))
     graph = helper.make_graph(
         nodes,
         "colours",
@@ -64,6 +71,35 @@ def colour_model(path: Path, *, flipped: bool = False, seed: int = 0, fails: boo
     )
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def _counting(initializers: list[onnx.TensorProto]) -> list[onnx.NodeProto]:
+    """Make nodes that add nothing to the logits, some million times if the image is blue."""
+    initializers += [
+        numpy_helper.from_array(np.array(2_000_000, np.int64), "many"),
+        numpy_helper.from_array(np.array(True), "go_on"),
+        numpy_helper.from_array(np.array(0, np.float32), "nothing"),
+    ]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["still_on"]),
+            helper.make_node("Add", ["before", "nothing"], ["after"]),
+        ],
+        "count",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+    )
+    return [
+        helper.make_node("Mul", ["is_blue", "many"], ["turns"]),
+        helper.make_node("Loop", ["turns", "go_on", "logits"], ["slow"], body=body),
+    ]
 
 
 def image_of(category: int, *, side: int = 20) -> dict[str, str]:

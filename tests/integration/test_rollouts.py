@@ -4,15 +4,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.gateway_process import GatewayProcess, running_gateway
-from tests.rollout_family import EASY, colour_model, image_of, load
-
-_WITHIN_S = 60.0
+from tests.rollout_calls import champion, create, register, register_two, show, until
+from tests.rollout_family import colour_model, image_of, load
 
 
 @pytest.fixture(scope="module")
@@ -24,70 +22,23 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         yield process
 
 
-def _register(gateway: GatewayProcess, name: str, file: Path) -> int:
-    answer = gateway.client.post(
-        "/api/v1/register",
-        params={"name": name},
-        content=file.read_bytes(),
-        headers={"Content-Type": "application/octet-stream"},
-    )
-    assert answer.status_code == 200, answer.text
-    version: int = answer.json()["version"]
-    return version
-
-
-def _models(gateway: GatewayProcess, name: str, folder: Path, **challenger: Any) -> None:
-    assert _register(gateway, name, colour_model(folder / "one.onnx")) == 1
-    assert _register(gateway, name, colour_model(folder / "two.onnx", seed=1, **challenger)) == 2
-    assert gateway.client.post("/api/v1/load", params={"name": name}).status_code == 200
-
-
-def _create(gateway: GatewayProcess, name: str, **body: Any) -> str:
-    plan = {"version": 2, "interval_s": 0.5, "min_samples": 20, "metrics": EASY} | body
-    answer = gateway.client.post(f"/api/v1/models/{name}/rollouts", json=plan)
-    assert answer.status_code == 200, answer.text
-    rollout: str = answer.json()["id"]
-    return rollout
-
-
-def _show(client: httpx.Client, rollout: str) -> dict[str, Any]:
-    answer = client.get(f"/api/v1/rollouts/{rollout}")
-    assert answer.status_code == 200, answer.text
-    document: dict[str, Any] = answer.json()
-    return document
-
-
-def _until(client: httpx.Client, rollout: str, *phases: str) -> dict[str, Any]:
-    deadline_s, tick = time.monotonic() + _WITHIN_S, threading.Event()
-    while time.monotonic() < deadline_s:
-        if (state := _show(client, rollout))["phase"] in phases:
-            return state
-        tick.wait(0.1)
-    raise AssertionError(f"not {phases} within {_WITHIN_S} s: {state}")
-
-
-def _champion(client: httpx.Client, name: str) -> int:
-    champion: int = client.get(f"/api/v1/models/{name}").json()["aliases"]["champion"]
-    return champion
-
-
 def test_an_equal_version_is_promoted_by_itself(gateway: GatewayProcess, tmp_path: Path) -> None:
     """Through shadow and canary, under load, with no failed request and only legal versions."""
-    _models(gateway, "equal", tmp_path)
+    register_two(gateway, "equal", tmp_path)
     with load(gateway.url, "equal") as clients:
-        rollout = _create(gateway, "equal", strategy=["shadow", "canary"], steps=[50, 100])
-        shadow = _show(gateway.client, rollout)
+        rollout = create(gateway, "equal", strategy=["shadow", "canary"], steps=[50, 100])
+        shadow = show(gateway.client, rollout)
         assert (shadow["phase"], shadow["weight"], shadow["mirror_share"]) == (
             "Progressing",
             0,
             100,
         )
-        ended = _until(gateway.client, rollout, "Succeeded", "Failed", "Waiting")
+        ended = until(gateway.client, rollout, "Succeeded", "Failed", "Waiting")
         promoted_at_s = time.time()
         time.sleep(0.3)
     assert (ended["phase"], ended["weight"]) == ("Succeeded", 100)
     assert ended["verdicts"][-1]["outcome"] == "Successful"
-    assert _champion(gateway.client, "equal") == 2
+    assert champion(gateway.client, "equal") == 2
     assert set(clients.statuses) == {200}
     assert clients.errors == []
     assert set(clients.versions) == {"1", "2"}
@@ -98,15 +49,15 @@ def test_an_equal_version_is_promoted_by_itself(gateway: GatewayProcess, tmp_pat
 
 def test_flipped_labels_are_rolled_back_in_shadow(gateway: GatewayProcess, tmp_path: Path) -> None:
     """A version that answers other classes is found by its disagreement; no caller ever saw it."""
-    _models(gateway, "flipped", tmp_path, flipped=True)
+    register_two(gateway, "flipped", tmp_path, flipped=True)
     with load(gateway.url, "flipped") as clients:
-        rollout = _create(gateway, "flipped", strategy=["shadow", "canary"], steps=[50])
-        ended = _until(gateway.client, rollout, "Succeeded", "Failed", "Waiting")
+        rollout = create(gateway, "flipped", strategy=["shadow", "canary"], steps=[50])
+        ended = until(gateway.client, rollout, "Succeeded", "Failed", "Waiting")
     assert ended["phase"] == "Failed"
     assert ended["weight"] == 0
     assert "agreement" in ended["reason"]
     assert set(clients.versions) == {"1"}
-    assert _champion(gateway.client, "flipped") == 1
+    assert champion(gateway.client, "flipped") == 1
     samples = gateway.client.get(f"/api/v1/rollouts/{rollout}/disagreements").json()
     assert samples
     assert samples[0]["champion"]["category"] != samples[0]["challenger"]["category"]
@@ -114,8 +65,8 @@ def test_flipped_labels_are_rolled_back_in_shadow(gateway: GatewayProcess, tmp_p
 
 def test_two_promotions_one_wins(gateway: GatewayProcess, tmp_path: Path) -> None:
     """Of two promotions at once one is answered 200, the other 409; nothing is lost meanwhile."""
-    _models(gateway, "race", tmp_path)
-    rollout = _create(gateway, "race", strategy="canary", steps=[50])
+    register_two(gateway, "race", tmp_path)
+    rollout = create(gateway, "race", strategy="canary", steps=[50])
     second = gateway.client.post("/api/v1/models/race/rollouts", json={"version": 2})
     assert (second.status_code, second.json()["code"]) == (409, "rollout_in_progress")
     answers: list[httpx.Response] = []
@@ -131,7 +82,7 @@ def test_two_promotions_one_wins(gateway: GatewayProcess, tmp_path: Path) -> Non
             thread.join()
     assert sorted(answer.status_code for answer in answers) == [200, 409]
     assert next(a for a in answers if a.status_code == 409).json()["code"] == "rollout_conflict"
-    assert _show(gateway.client, rollout)["phase"] == "Succeeded"
+    assert show(gateway.client, rollout)["phase"] == "Succeeded"
     assert set(clients.statuses) == {200}
 
 
@@ -139,10 +90,10 @@ def test_callers_stay_on_their_side_and_feedback_is_counted(
     gateway: GatewayProcess, tmp_path: Path
 ) -> None:
     """The same key gets the same version; registering and pausing leave the weights alone."""
-    _models(gateway, "sticky", tmp_path)
-    rollout = _create(gateway, "sticky", strategy="ab", steps=[50], interval_s=60)
+    register_two(gateway, "sticky", tmp_path)
+    rollout = create(gateway, "sticky", strategy="ab", steps=[50], interval_s=60)
     with load(gateway.url, "sticky", clients=12, keys=True) as clients:
-        assert _register(gateway, "sticky", colour_model(tmp_path / "3.onnx", seed=3)) == 3
+        assert register(gateway, "sticky", colour_model(tmp_path / "3.onnx", seed=3)) == 3
         for command in ("pause", "resume"):
             answer = gateway.client.post(f"/api/v1/rollouts/{rollout}/{command}")
             assert (answer.status_code, answer.json()["weight"]) == (200, 50)
@@ -153,7 +104,7 @@ def test_callers_stay_on_their_side_and_feedback_is_counted(
             assert (judged["correct"], judged["counted"]) == (True, counted)
     assert all(len(set(versions)) == 1 for versions in clients.by_key.values())
     assert set(clients.versions) == {"1", "2"}
-    seen = _show(gateway.client, rollout)["observations"]
+    seen = show(gateway.client, rollout)["observations"]
     assert seen["champion"]["labelled"] + seen["challenger"]["labelled"] == 1
     rolled = gateway.client.post(f"/api/v1/rollouts/{rollout}/rollback")
     assert (rolled.json()["phase"], rolled.json()["weight"]) == ("Failed", 0)
@@ -163,7 +114,7 @@ def test_callers_stay_on_their_side_and_feedback_is_counted(
 
 def test_bad_plans_are_refused(gateway: GatewayProcess, tmp_path: Path) -> None:
     """What makes no sense is 422 with a stable code, and nothing is begun."""
-    _models(gateway, "plans", tmp_path)
+    register_two(gateway, "plans", tmp_path)
     url = "/api/v1/models/plans/rollouts"
     for body in (
         {"version": 1},
