@@ -7,7 +7,16 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from gateway.api import error_handlers, health, metrics, models, registration, rollouts, serving
+from gateway.api import (
+    error_handlers,
+    evaluations,
+    health,
+    metrics,
+    models,
+    registration,
+    rollouts,
+    serving,
+)
 from gateway.api.metering import Metering
 from gateway.api.plain_errors import PlainErrors
 from gateway.api.request_context import RequestContext
@@ -51,6 +60,7 @@ def create_app(settings: Settings, *, demo: bool = False) -> FastAPI:
         registration.create_router(settings),
         metrics.router,
         rollouts.router,
+        evaluations.router,
         health.router,
     ]
     for router in routers:

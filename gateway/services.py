@@ -203,7 +203,7 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             challenger_timeout_s=settings.challenger_timeout_s,
         )
         stack.callback(runner.close)
-        await stack.enter_async_context(rollouts.running(runner.ask_challenger))
+        await stack.enter_async_context(rollouts.running(runner.ask_challenger, runner.ask_version))
         _background(stack, registry.follow(settings.catalog_poll_s))
         for work in metrics.background():
             _background(stack, work)

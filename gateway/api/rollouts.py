@@ -77,6 +77,9 @@ class RolloutRequest(BaseModel):
     auto_promote: bool = Field(True, description="Promote without a human.")
     threshold: int = Field(1, description="Failed checks that end it.")
     deadline_s: float = Field(86_400.0, description="An undecided step waits for a human then.")
+    gate: bool = Field(
+        True, description="Ask the model's evaluation set first, if it has one; see `evaluation`."
+    )
     alpha: float = Field(0.05, description="Bound on a wrong decision over the whole rollout.")
     metrics: dict[str, MetricRequest] = Field(
         default_factory=dict, description="By name, what differs from the metric's defaults."
@@ -103,6 +106,9 @@ class RolloutResponse(BaseModel):
     reason: str = Field(description="Why it is in its phase.")
     verdicts: list[dict[str, Any]] = Field(description="The last twenty, with their numbers.")
     failed_checks: int = Field(description="Checks that failed so far.")
+    gate: dict[str, Any] | None = Field(
+        description="What the evaluation set said of the two versions; null without one."
+    )
     created_by: str = Field(description="Who began it.")
     created_at: datetime = Field(description="When, UTC.")
     step_started_at: datetime = Field(description="When the step began, UTC.")
@@ -169,7 +175,7 @@ async def create_rollout(
 ) -> RolloutResponse:
     """Load a version and begin to try it. It gets traffic only once it is loaded everywhere."""
     plan = plan_or_invalid(lambda: _plan(body))
-    row = await services.rollouts.create(name, body.version, plan, actor=CALLER)
+    row = await services.rollouts.create(name, body.version, plan, gated=body.gate, actor=CALLER)
     return RolloutResponse(**_rollout(row))
 
 
@@ -372,6 +378,7 @@ def _rollout(row: RolloutRow) -> dict[str, Any]:
         "reason": rollout.reason,
         "verdicts": verdicts,
         "failed_checks": rollout.failed_checks,
+        "gate": row.gate,
         "created_by": row.created_by,
         "created_at": _utc(rollout.created_at_s),
         "step_started_at": _utc(rollout.step_started_at_s),

@@ -198,6 +198,11 @@ class Runner:
         category(scores)
         return scores
 
+    async def ask_version(self, name: str, version: int, encoded: bytes) -> npt.NDArray[np.generic]:
+        """Send an image to a version, as a caller would that pins it; raises as `run` does."""
+        answer = await self.run(name, encoded, version=version, request_id=f"evaluation-{name}")
+        return answer.scores
+
     async def _ask(
         self, chosen: ModelVersion, encoded: bytes, request_id: str, stages: Stages
     ) -> Answer:

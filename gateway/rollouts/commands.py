@@ -15,6 +15,7 @@ from gateway.errors import GatewayError, RolloutConflict, RolloutInvalid, Rollou
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
 from gateway.rollouts.controller import PROMOTE, ROLL_BACK, Controller
+from gateway.rollouts.evaluations import Evaluations
 from gateway.rollouts.plan import Plan
 from gateway.rollouts.recorder import Judged, Recorder
 from gateway.rollouts.rollout import (
@@ -44,7 +45,9 @@ class Rollouts:
         lifecycle: Lifecycle,
         controller: Controller,
         recorder: Recorder,
+        evaluations: Evaluations,
     ) -> None:
+        self.evaluations = evaluations
         self._store = store
         self._feedback = feedback
         self._registry = registry
@@ -52,7 +55,9 @@ class Rollouts:
         self._controller = controller
         self._recorder = recorder
 
-    async def create(self, name: str, version: int, plan: Plan, *, actor: str) -> RolloutRow:
+    async def create(
+        self, name: str, version: int, plan: Plan, *, gated: bool, actor: str
+    ) -> RolloutRow:
         """
         Begin a rollout: the challenger is loaded, and only then gets traffic.
 
@@ -60,10 +65,12 @@ class Rollouts:
             name: The model.
             version: The challenger.
             plan: What is to be done.
+            gated: Ask the model's evaluation set, if it has one.
             actor: Who does it.
 
         Raises:
             ModelNotFound, VersionNotFound: There is no such thing.
+            EvaluationPending, EvaluationFailed: The evaluation set does not let it begin.
             RolloutInvalid: The version is the champion already.
             RolloutInProgress: The model has a rollout that has not ended.
             LoadFailed, SignatureConflict, ArtifactCorrupt: The version cannot be loaded.
@@ -79,13 +86,16 @@ class Rollouts:
             plan=plan,
             now=time.time(),
         )
+        gate = None
+        if gated:
+            gate = await self.evaluations.gate(name, champion.version, version, plan)
         for each in (champion.version, version):
             if each not in model.desired:
                 await self._lifecycle.load(name, each, actor=actor)
         await self._store.create(
             rollout.to_json(),
             loaded_challenger=version not in model.desired,
-            gate=None,
+            gate=gate,
             actor=actor,
         )
         await self._registry.refresh()

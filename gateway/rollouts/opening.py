@@ -11,12 +11,14 @@ from gateway.registry.registry import Registry
 from gateway.registry.versions import Catalog
 from gateway.rollouts.commands import Rollouts
 from gateway.rollouts.controller import Controller
+from gateway.rollouts.evaluations import AskVersion, Evaluations
 from gateway.rollouts.mirror import Ask, Mirror
 from gateway.rollouts.recorder import Recorder
 from gateway.rollouts.traffic import Traffic, traffic_of
 from gateway.rollouts.trials import Trials
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.store.evaluations import EvaluationStore
 from gateway.store.feedback import FeedbackStore
 from gateway.store.rollouts import RolloutStore
 
@@ -43,12 +45,13 @@ class OpenRollouts:
         self._mirror = mirror
 
     @contextlib.asynccontextmanager
-    async def running(self, ask: Ask) -> AsyncIterator[None]:
-        """Send copies, store counts and move rollouts on, for the length of the block."""
+    async def running(self, ask: Ask, ask_version: AskVersion) -> AsyncIterator[None]:
+        """Send copies, store counts, evaluate and move rollouts on, as long as the block runs."""
         self._mirror.start(ask)
         tasks = [
             asyncio.create_task(self._recorder.follow(_FLUSH_S)),
             asyncio.create_task(self._controller.follow()),
+            asyncio.create_task(self.commands.evaluations.follow(ask_version)),
         ]
         for task in tasks:
             task.add_done_callback(_ended)
@@ -87,10 +90,18 @@ def open_rollouts(
         unload_after_s=settings.request_timeout_s,
         feedback_window_s=settings.feedback_window_s,
     )
+    evaluations = Evaluations(
+        EvaluationStore(database),
+        store,
+        registry,
+        lifecycle,
+        folder=settings.data_dir / "evaluation-sets",
+        gateway=recorder.gateway,
+    )
     routes = _Routes(registry)
     return OpenRollouts(
         Trials(routes.traffic, recorder, mirror),
-        Rollouts(store, feedback, registry, lifecycle, controller, recorder),
+        Rollouts(store, feedback, registry, lifecycle, controller, recorder, evaluations),
         controller,
         recorder,
         mirror,

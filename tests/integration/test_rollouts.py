@@ -1,7 +1,10 @@
 """Rollouts through HTTP against a real Triton: promoted, rolled back, and what callers notice."""
 
+import base64
+import io
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import httpx
 import pytest
 
 from tests.gateway_process import GatewayProcess, running_gateway
-from tests.rollout_calls import champion, create, register, register_two, show, until
+from tests.rollout_calls import WITHIN_S, champion, create, register, register_two, show, until
 from tests.rollout_family import colour_model, image_of, load
 
 
@@ -128,3 +131,38 @@ def test_bad_plans_are_refused(gateway: GatewayProcess, tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["code"]) == (422, "rollout_invalid"), body
     assert gateway.client.post(url, json={"version": 9}).status_code == 404
     assert gateway.client.get(url).json() == []
+
+
+def test_the_evaluation_set_guards_the_gate(gateway: GatewayProcess, tmp_path: Path) -> None:
+    """A version that is shown to be worse on the set is refused; too few images: a shadow only."""
+    register_two(gateway, "gate", tmp_path, flipped=True)
+    register(gateway, "gate", colour_model(tmp_path / "three.onnx", seed=3))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as content:
+        lines = ["file,category"]
+        for number in range(30):
+            body = image_of(number % 3)["image"]
+            content.writestr(f"{number}.png", base64.b64decode(body))
+            lines.append(f"{number}.png,{number % 3}")
+        content.writestr("labels.csv", "\n".join(lines))
+    url = "/api/v1/models/gate"
+    broken = gateway.client.put(f"{url}/evaluation-set", content=b"no zip")
+    assert (broken.status_code, broken.json()["code"]) == (422, "evaluation_set_invalid")
+    answer = gateway.client.put(f"{url}/evaluation-set", content=archive.getvalue())
+    assert (answer.status_code, answer.json()["images"]) == (200, 30), answer.text
+    early = gateway.client.post(f"{url}/rollouts", json={"version": 2, "strategy": "shadow"})
+    assert (early.status_code, early.json()["code"]) == (409, "evaluation_pending")
+    deadline_s = time.monotonic() + WITHIN_S
+    while (third := gateway.client.get(f"{url}/versions/3/evaluation")).status_code != 200:
+        assert time.monotonic() < deadline_s, third.text
+        time.sleep(0.1)
+    assert third.json()["evaluation"]["accuracy"] == 1
+    assert third.json()["comparison"]["outcome"] == "Inconclusive"
+    flipped = gateway.client.get(f"{url}/versions/2/evaluation").json()
+    assert flipped["evaluation"]["accuracy"] == 0
+    refused = gateway.client.post(f"{url}/rollouts", json={"version": 2, "strategy": "shadow"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "evaluation_failed")
+    seen = gateway.client.post(f"{url}/rollouts", json={"version": 3, "strategy": "canary"})
+    assert (seen.status_code, seen.json()["code"]) == (409, "evaluation_failed")
+    rollout = create(gateway, "gate", version=3, strategy="shadow")
+    assert show(gateway.client, rollout)["gate"]["outcome"] == "Inconclusive"
