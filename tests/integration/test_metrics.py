@@ -4,6 +4,7 @@ import asyncio
 import base64
 import csv
 import io
+import re
 import shutil
 import signal
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
+from prometheus_client import parser
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.gateway_process import GatewayProcess, running_gateway
@@ -193,3 +195,22 @@ async def test_a_kill_loses_at_most_one_interval(tmp_path: Path) -> None:
     safe = sum(at_s < killed_s - 2 * interval_s for at_s in answered_at_s)
     assert safe <= stored <= len(answered_at_s)
     assert safe > 0
+
+
+async def test_every_metric_is_documented(gateway: GatewayProcess) -> None:
+    """docs/metrics.md lists every metric of ours, with its labels, and no other."""
+    await _send(gateway.url, _MIX)
+    shown: dict[str, set[str]] = {}
+    families = parser.text_string_to_metric_families(gateway.client.get("/metrics").text)
+    for family in families:
+        if family.name.startswith("gateway_"):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            shown[name] = set().union(*(sample.labels for sample in family.samples)) - {"le"}
+    text = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    documented = {
+        name: {label.strip() for label in labels.split(",") if label.strip()}
+        for name, labels in re.findall(
+            r"^\| `(gateway_\w+)` \|[^|]*\|([^|]*)\|$", text, re.MULTILINE
+        )
+    }
+    assert documented == shown
