@@ -20,8 +20,10 @@ from gateway.api import (
 from gateway.api.metering import Metering
 from gateway.api.plain_errors import PlainErrors
 from gateway.api.request_context import RequestContext
+from gateway.api.tracing import Tracing
 from gateway.services import open_services
 from gateway.settings import Settings
+from gateway.telemetry.tracing import open_tracing
 
 _DESCRIPTION = """
 Serves ONNX image classifiers over NVIDIA Triton. Every error has one shape:
@@ -41,9 +43,10 @@ def create_app(settings: Settings, *, demo: bool = False) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, demo=demo) as services:
-            app.state.services = services
-            yield
+        with open_tracing(settings.otel_exporter_otlp_endpoint) as app.state.tracer:
+            async with open_services(settings, demo=demo) as services:
+                app.state.services = services
+                yield
 
     # The pages of /docs and /redoc come with their scripts, so that they work with no internet.
     app = FastAPIOffline(
@@ -69,5 +72,7 @@ def create_app(settings: Settings, *, demo: bool = False) -> FastAPI:
     error_handlers.install(app)
     app.add_middleware(PlainErrors)
     app.add_middleware(RequestContext)
+    if settings.otel_exporter_otlp_endpoint:
+        app.add_middleware(Tracing)
     app.add_middleware(Metering)
     return app

@@ -29,6 +29,7 @@ from gateway.rollouts.opening import open_rollouts
 from gateway.settings import Settings
 from gateway.store.database import Database, open_database
 from gateway.store.versions import VersionStore
+from gateway.telemetry.tracing import triton_arguments
 from gateway.triton.discovery import Discovery, parse_triton_url
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
 from gateway.triton.embedded_replica import EmbeddedReplica
@@ -243,6 +244,7 @@ async def _start_embedded(
         EmbeddedOptions(
             data_dir=settings.data_dir.resolve(),
             repository=settings.model_repository.resolve(),
+            extra_arguments=triton_arguments(settings.otel_exporter_otlp_endpoint),
         ),
         listener,
     )

@@ -17,11 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc.aio as triton_grpc
 import tritonclient.http.aio as triton_http
+from opentelemetry.trace import get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from tritonclient.utils import InferenceServerException
 
 from gateway.triton.endpoint import TritonEndpoint
 
 _POOL_CONNECTIONS = 256
+_TRACE_CONTEXT = TraceContextTextMapPropagator()
 
 
 class TritonError(Exception):
@@ -237,6 +240,7 @@ class TritonClient:
                 model_version=str(version),
                 outputs=[wanted],
                 request_id=request_id,
+                headers=_trace_headers(),
             )
         except InferenceServerException as error:
             raise _inference_error(error) from error
@@ -246,6 +250,15 @@ class TritonClient:
         if output is None:
             raise TritonFailed(f"no output {output_name!r} in the answer")
         return output
+
+
+def _trace_headers() -> dict[str, str] | None:
+    """Name the current span to Triton, if the request is traced."""
+    if not get_current_span().get_span_context().is_valid:
+        return None
+    headers: dict[str, str] = {}
+    _TRACE_CONTEXT.inject(headers)
+    return headers
 
 
 def _control_error(error: InferenceServerException) -> TritonError:
