@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.dependencies import ServicesOf
@@ -19,6 +19,9 @@ from gateway.rollouts.rollout import Rollout
 from gateway.store.rollout_tables import RolloutRow
 
 router = APIRouter(prefix="/api/v1", tags=["rollouts"])
+# The routes of one rollout; they stand by themselves, and below the model that it is of.
+one = APIRouter(prefix="/rollouts/{rollout}")
+
 
 PathRollout = Annotated[str, Path(description="A rollout's id.", examples=["1f0c9a8b7e6d"])]
 Limit = Annotated[int, Query(ge=1, le=10_000, description="At most so many, the newest.")]
@@ -197,73 +200,49 @@ async def list_rollouts(services: ServicesOf, limit: Limit = 100) -> list[Rollou
     return [RolloutResponse(**_rollout(row)) for row in rows]
 
 
-@router.get("/rollouts/{rollout}", summary="A rollout", responses=error_responses(404, 503))
-@router.get(
-    "/models/{name}/rollouts/{rollout}", summary="A rollout", responses=error_responses(404, 503)
-)
-async def show_rollout(
-    services: ServicesOf, rollout: PathRollout, name: str | None = None
-) -> RolloutDetailResponse:
+@one.get("", summary="A rollout", responses=error_responses(404, 503))
+async def show_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutDetailResponse:
     """Show a rollout with its verdicts and what was counted in its current step."""
-    row = await services.rollouts.read(rollout, model=name)
+    row = await services.rollouts.read(rollout)
     observed, dropped = await services.rollouts.observed(row)
     return RolloutDetailResponse(**_rollout(row), observations=observed, shadow_dropped=dropped)
 
 
-@router.post("/rollouts/{rollout}/promote", summary="Promote", responses=_COMMAND_ERRORS)
-@router.post(
-    "/models/{name}/rollouts/{rollout}/promote", summary="Promote", responses=_COMMAND_ERRORS
-)
-async def promote_rollout(
-    services: ServicesOf, rollout: PathRollout, name: str | None = None
-) -> RolloutResponse:
+@one.post("/promote", summary="Promote", responses=_COMMAND_ERRORS)
+async def promote_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutResponse:
     """Promote the challenger now, whatever the evidence. Of two promotions one gets 409."""
-    row = await services.rollouts.promote(rollout, model=name, actor=CALLER)
+    row = await services.rollouts.promote(rollout, actor=CALLER)
     return RolloutResponse(**_rollout(row))
 
 
-@router.post("/rollouts/{rollout}/rollback", summary="Roll back", responses=_COMMAND_ERRORS)
-@router.post(
-    "/models/{name}/rollouts/{rollout}/rollback", summary="Roll back", responses=_COMMAND_ERRORS
-)
+@one.post("/rollback", summary="Roll back", responses=_COMMAND_ERRORS)
 async def roll_back_rollout(
     services: ServicesOf,
     rollout: PathRollout,
-    name: str | None = None,
     reason: Annotated[
         str, Query(max_length=500, description="Why, for the history.")
     ] = "Rolled back by a human.",
 ) -> RolloutResponse:
     """Give all traffic to the champion, at once."""
-    row = await services.rollouts.roll_back(rollout, model=name, reason=reason, actor=CALLER)
+    row = await services.rollouts.roll_back(rollout, reason=reason, actor=CALLER)
     return RolloutResponse(**_rollout(row))
 
 
-@router.post("/rollouts/{rollout}/pause", summary="Pause", responses=_COMMAND_ERRORS)
-@router.post("/models/{name}/rollouts/{rollout}/pause", summary="Pause", responses=_COMMAND_ERRORS)
-async def pause_rollout(
-    services: ServicesOf, rollout: PathRollout, name: str | None = None
-) -> RolloutResponse:
+@one.post("/pause", summary="Pause", responses=_COMMAND_ERRORS)
+async def pause_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutResponse:
     """Hold the current step. It is still judged, and still rolled back if it fails."""
-    row = await services.rollouts.pause(rollout, model=name, actor=CALLER)
+    row = await services.rollouts.pause(rollout, actor=CALLER)
     return RolloutResponse(**_rollout(row))
 
 
-@router.post("/rollouts/{rollout}/resume", summary="Resume", responses=_COMMAND_ERRORS)
-@router.post(
-    "/models/{name}/rollouts/{rollout}/resume", summary="Resume", responses=_COMMAND_ERRORS
-)
-async def resume_rollout(
-    services: ServicesOf, rollout: PathRollout, name: str | None = None
-) -> RolloutResponse:
+@one.post("/resume", summary="Resume", responses=_COMMAND_ERRORS)
+async def resume_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutResponse:
     """Go on after a pause or a wait."""
-    row = await services.rollouts.resume(rollout, model=name, actor=CALLER)
+    row = await services.rollouts.resume(rollout, actor=CALLER)
     return RolloutResponse(**_rollout(row))
 
 
-@router.get(
-    "/rollouts/{rollout}/verdicts", summary="Its verdicts", responses=error_responses(404, 503)
-)
+@one.get("/verdicts", summary="Its verdicts", responses=error_responses(404, 503))
 async def show_verdicts(
     services: ServicesOf, rollout: PathRollout, limit: Limit = 100
 ) -> list[dict[str, Any]]:
@@ -272,8 +251,8 @@ async def show_verdicts(
     return await services.rollouts.verdicts(rollout, limit=limit)
 
 
-@router.get(
-    "/rollouts/{rollout}/disagreements",
+@one.get(
+    "/disagreements",
     summary="Samples of disagreement",
     responses=error_responses(404, 503),
 )
@@ -390,3 +369,11 @@ def _rollout(row: RolloutRow) -> dict[str, Any]:
 
 def _utc(at_s: float) -> datetime:
     return datetime.fromtimestamp(at_s, UTC)
+
+
+async def _of_model(services: ServicesOf, name: PathName, rollout: PathRollout) -> None:
+    await services.rollouts.read(rollout, model=name)
+
+
+router.include_router(one)
+router.include_router(one, prefix="/models/{name}", dependencies=[Depends(_of_model)])

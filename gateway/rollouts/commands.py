@@ -124,7 +124,7 @@ class Rollouts:
             (await self._registry.refresh()).model(model)
         return await self._store.history(model, limit=limit)
 
-    async def promote(self, rollout_id: str, *, model: str | None, actor: str) -> RolloutRow:
+    async def promote(self, rollout_id: str, *, model: str | None = None, actor: str) -> RolloutRow:
         """
         Promote by a human's word.
 
@@ -141,7 +141,7 @@ class Rollouts:
         )
 
     async def roll_back(
-        self, rollout_id: str, *, model: str | None, reason: str, actor: str
+        self, rollout_id: str, *, model: str | None = None, reason: str, actor: str
     ) -> RolloutRow:
         """
         Give all traffic to the champion, at once.
@@ -158,7 +158,7 @@ class Rollouts:
             actor=actor,
         )
 
-    async def pause(self, rollout_id: str, *, model: str | None, actor: str) -> RolloutRow:
+    async def pause(self, rollout_id: str, *, model: str | None = None, actor: str) -> RolloutRow:
         """
         Hold the current step; it is still judged, and still rolled back if it fails.
 
@@ -170,7 +170,7 @@ class Rollouts:
             rollout_id, pause, model=model, action="rollout_pause", actor=actor
         )
 
-    async def resume(self, rollout_id: str, *, model: str | None, actor: str) -> RolloutRow:
+    async def resume(self, rollout_id: str, *, model: str | None = None, actor: str) -> RolloutRow:
         """
         Go on after a pause or a wait.
 

@@ -89,7 +89,7 @@ class FeedbackStore:
                 .returning(AccuracyRow.version)
             )
             if not changed.all():
-                session.add(AccuracyRow(model=model, version=version, labelled=1, wrong=wrong))
+                session.add(AccuracyRow(model=model, version=version, labelled=1, wrong=int(wrong)))
 
     async def accuracy(self, model: str) -> Sequence[AccuracyRow]:
         """Read the feedback on a model's versions."""
