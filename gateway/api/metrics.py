@@ -96,8 +96,8 @@ class SampleRow(BaseModel):
 
     start: str = Field(description="The minute, or the hour, UTC.")
     replica: str = Field(description="Which Triton.")
-    model: str
-    version: int
+    model: str = Field(description="The model.")
+    version: int = Field(description="The version.")
     load_s: float | None = Field(description="How long its last load took.")
     memory_bytes: int | None = Field(description="Resident memory of its backend processes.")
     gpu_memory_bytes: int | None = Field(description="Their memory on the GPU.")
