@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import classifier_case
@@ -64,6 +65,7 @@ def _steps(world: _World, expected: int) -> list[tuple[str, Callable[[], bool]]]
     ]
 
 
+@pytest.mark.timeout(400)
 def test_a_version_is_absent_or_complete_wherever_the_gateway_is_killed(tmp_path: Path) -> None:
     """After every kill: the record and the files agree, and what was acknowledged is there."""
     dice, world, acknowledged = random.Random(0), _World(tmp_path), set[int]()
