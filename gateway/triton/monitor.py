@@ -129,6 +129,9 @@ class Monitor:
         try:
             entries = await replica.client.index(timeout_s=_INDEX_TIMEOUT_S)
         except TritonUnreachable as error:
+            if replica.answered_since(read_at_s):
+                # It is busy, not gone: a request was answered while the index was not.
+                return
             if was_live:
                 log.warning("replica_unreachable", replica=replica.name, reason=str(error))
             replica.mark_down()
@@ -170,7 +173,11 @@ class Monitor:
                         request_id="probe",
                     )
             except TimeoutError:
-                self._trouble(replica, served, TritonUnreachable("no answer to a probe"))
+                # Slow or stuck: its callers hear 504 by their own deadlines. A lost process answers
+                # with an error instead, and its siblings on this replica have nothing to do with it.
+                log.warning(
+                    "probe_unanswered", replica=replica.name, model=served[0], version=served[1]
+                )
             except (StubLost, TritonNotReady, TritonUnreachable) as error:
                 self._trouble(replica, served, error)
             except TritonError:

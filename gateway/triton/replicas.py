@@ -104,6 +104,10 @@ class Replica:
         self.live = False
         self.ready = frozenset()
 
+    def answered_since(self, at_s: float) -> bool:
+        """Whether any request was answered here since `at_s` (monotonic)."""
+        return any(answered_s >= at_s for answered_s in self.answered_at_s.values())
+
     def mark_answered(self, served: Served) -> None:
         """Take note of a right answer: it closes the breaker and makes a probe needless."""
         self._failures_in_row.pop(served, None)
