@@ -158,8 +158,12 @@ class Monitor:
         """Ask every version that has answered nothing lately a real question."""
         now_s = time.monotonic()
         for served, probe in self._probes().items():
-            silent_s = now_s - replica.answered_at_s.get(served, 0.0)
-            if not replica.serves(served) or silent_s < self._probe_interval_s:
+            # A load ends with a warm-up: until an interval after it there is nothing to ask.
+            heard_at_s = max(
+                replica.answered_at_s.get(served, 0.0),
+                self._reconciler.tried_at_s(replica, served[0]),
+            )
+            if not replica.serves(served) or now_s - heard_at_s < self._probe_interval_s:
                 continue
             try:
                 async with asyncio.timeout(_PROBE_TIMEOUT_S):
@@ -173,8 +177,8 @@ class Monitor:
                         request_id="probe",
                     )
             except TimeoutError:
-                # Slow or stuck: its callers hear 504 by their own deadlines. A lost process answers
-                # with an error instead, and its siblings on this replica have nothing to do with it.
+                # Slow or stuck: its callers hear 504 by their own deadlines. A lost process
+                # answers with an error instead; its siblings have nothing to do with it.
                 log.warning(
                     "probe_unanswered", replica=replica.name, model=served[0], version=served[1]
                 )

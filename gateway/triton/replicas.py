@@ -138,6 +138,7 @@ class ReplicaSet:
     def __init__(self) -> None:
         self.replicas: list[Replica] = []
         self.changed = asyncio.Condition()
+        self._turn = 0
         self.on_trouble: Callable[[Replica, Served, TritonError], None] = _ignore_trouble
         self.recheck: Callable[[Replica], Awaitable[None]] = _no_recheck
 
@@ -188,7 +189,11 @@ class ReplicaSet:
                 candidates = self.serving(served)
             if not candidates:
                 break
-            replica = min(candidates, key=lambda candidate: candidate.busy)
+            # Of equally busy ones each has its turn: a light load is shared too.
+            self._turn += 1
+            start = self._turn % len(candidates)
+            turns = candidates[start:] + candidates[:start]
+            replica = min(turns, key=lambda candidate: candidate.busy)
             tried.append(replica)
             replica.in_flight[served] += 1
             try:

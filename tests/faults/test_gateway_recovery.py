@@ -230,20 +230,22 @@ async def test_a_version_that_keeps_dying_is_put_in_quarantine(
     """Three deaths with no answer in between: kept out and named; a load gives a new chance."""
     environment = {"MODELS_DIR": str(models), "PROBE_INTERVAL_S": "1000"}
     with running_gateway(tmp_path, environment=environment) as gateway:
-        gateway.client.post("/api/v1/load", params={"name": "first"})
-        kills = 0
 
-        def quarantined() -> bool:
-            nonlocal kills
+        def loaded() -> int:
+            return sum('"event": "loaded"' in line for line in gateway.output)
+
+        gateway.client.post("/api/v1/load", params={"name": "first"})
+        for death in range(STRIKES_TO_QUARANTINE):
+            await eventually(lambda loads=death + 1: loaded() >= loads, within_s=60)
             for stub in gateway.stubs():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     stub.kill()
-                    kills += 1
+
+        def quarantined() -> bool:
             answer = _ask(gateway.client)
             return answer.status_code == 503 and answer.json()["code"] == "model_quarantined"
 
         await eventually(quarantined, within_s=60)
-        assert kills >= STRIKES_TO_QUARANTINE
         assert any("quarantined" in line and "first" in line for line in gateway.output)
         assert gateway.client.post("/api/v1/load", params={"name": "second"}).content == b"200"
         assert _ask(gateway.client, "second").status_code == 200

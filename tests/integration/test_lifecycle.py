@@ -158,7 +158,7 @@ def test_a_stampede_ends_where_database_and_triton_agree(
     def stampede(seed: int) -> None:
         choice = random.Random(seed)
         with httpx.Client(base_url=shared_gateway.url, timeout=60, trust_env=False) as client:
-            for _ in range(12):
+            for _ in range(6):
                 call = choice.choice(["load", "unload", "run", "run"])
                 if call == "run":
                     answer = client.post("/api/v1/run/m", json=_body())
