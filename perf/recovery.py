@@ -31,7 +31,7 @@ from tools.model_config import ConfigOptions  # noqa: E402
 from tools.publish import publish_version  # noqa: E402
 
 PERIOD_S = 0.05
-CALM_S = 2.0
+CALM_S = 2.5
 DEMO = CHECKOUT / "model_repository/digits/1/model.onnx"
 SAMPLE = CHECKOUT / "tools/demo/digits/sample-7.png"
 

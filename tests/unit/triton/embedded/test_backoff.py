@@ -26,5 +26,5 @@ def test_delays(deaths: int, delay_s: float) -> None:
 
 def test_a_long_life_forgives() -> None:
     """Only deaths of young servers in a row count."""
-    assert early_deaths(3, lived_s=2) == 4
-    assert early_deaths(3, lived_s=30) == 0
+    assert early_deaths(3, lived_s=1.9) == 4
+    assert early_deaths(3, lived_s=2) == 0
