@@ -4,6 +4,7 @@ the version.
 
     request_metrics   requests by span of time, endpoint, model, version, status, writer
     metrics_levels    how far each resolution is complete, and from when on it is kept
+    metrics_writers   the processes that count, and up to when what they counted is stored
     version_samples   what was measured beside requests: memory, load time, Triton's statistics
 """
 
@@ -44,6 +45,21 @@ class LevelRow(Base):
     resolution_s: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     complete_to_s: Mapped[int] = mapped_column(BigInteger)
     kept_from_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class MetricsWriterRow(Base):
+    """
+    One process that counts. A process that stops in order takes its row away; the row of one that
+    was killed stays and says what is missing.
+    """
+
+    __tablename__ = "metrics_writers"
+
+    writer: Mapped[str] = mapped_column(String(16), primary_key=True)
+    # Everything that it counted before is stored. UTC in seconds, like the next.
+    stored_to_s: Mapped[float] = mapped_column(Float)
+    # Null while it lives, or as long as nobody has noticed that it does not.
+    lost_to_s: Mapped[float | None] = mapped_column(Float)
 
 
 class VersionSampleRow(Base):
