@@ -34,7 +34,7 @@ from gateway.inference.classification import category
 from gateway.inference.images import ImageLimits, decode_image
 from gateway.inference.tensors import to_tensor
 from gateway.registry.versions import Catalog, ModelVersion
-from gateway.rollouts.mirror import Copy
+from gateway.rollouts.mirror import Copy, Reply
 from gateway.rollouts.traffic import Trial
 from gateway.rollouts.trials import Outcome, Trials
 from gateway.telemetry.observation import STAGES, Observation
@@ -176,7 +176,7 @@ class Runner:
             seen.version = answer.version
         return answer
 
-    async def ask_challenger(self, copy: Copy) -> npt.NDArray[np.generic]:
+    async def ask_challenger(self, copy: Copy) -> Reply:
         """
         Send a copy of an answered request to the challenger of its rollout.
 
@@ -189,14 +189,15 @@ class Runner:
         if challenger is None:
             raise ModelNotLoaded(trial.model)
         stages, tensor = Stages(), copy.tensor
-        if champion is None or champion.preprocessing != challenger.preprocessing:
+        same = champion is not None and champion.preprocessing == challenger.preprocessing
+        if tensor is None or not same:
             tensor = await self._decode(copy.encoded, challenger, stages)
         try:
             scores = await self._infer(challenger, tensor, copy.request_id, stages)
         except TritonNotReady as error:
             raise TritonUnavailable(f"Version {challenger.version} is not ready.") from error
         category(scores)
-        return scores
+        return Reply(scores, stages.infer_s)
 
     async def ask_version(self, name: str, version: int, encoded: bytes) -> npt.NDArray[np.generic]:
         """Send an image to a version, as a caller would that pins it; raises as `run` does."""

@@ -21,15 +21,14 @@ and confidence intervals for paired binomial proportions" (2014); Wilson (JASA 1
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
 
+from gateway.rollouts.stored import Stored
 from gateway.rollouts.verdict import Outcome
 
 MARGIN = 0.005
@@ -54,7 +53,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Stored):
     """
     One version on one labelled set.
 
@@ -76,26 +75,9 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     calibration: Calibration | None
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        document: dict[str, Any] = _EVALUATION_JSON.dump_python(self, mode="json")
-        return document
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """
-        The inverse of `to_json`.
-
-        Raises:
-            pydantic.ValidationError: The document is not one that `to_json` wrote.
-        """
-        evaluation = _EVALUATION_JSON.validate_python(document)
-        assert isinstance(evaluation, cls)
-        return evaluation
-
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Stored):
     """
     Two versions on the same labelled images, and whether a rollout may begin.
 
@@ -122,27 +104,6 @@ class Comparison:
     confidence: float
     outcome: Outcome
     sentence: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        document: dict[str, Any] = _COMPARISON_JSON.dump_python(self, mode="json")
-        return document
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """
-        The inverse of `to_json`.
-
-        Raises:
-            pydantic.ValidationError: The document is not one that `to_json` wrote.
-        """
-        comparison = _COMPARISON_JSON.validate_python(document)
-        assert isinstance(comparison, cls)
-        return comparison
-
-
-_EVALUATION_JSON = TypeAdapter(Evaluation)
-_COMPARISON_JSON = TypeAdapter(Comparison)
 
 
 def evaluate(

@@ -6,8 +6,9 @@ wait in a queue that is bounded in number and in bytes; when it is full, a copy 
 counted, and the request counts for neither side. A few workers send them, each with a deadline of
 its own, so that a challenger which hangs holds the workers and nobody else.
 
-The copy is the same decoded tensor, unless the versions' preprocessing differs: then the challenger
-is given the image decoded its own way.
+The copy is the same decoded tensor, if that outlives the answer. If it does not, or if the two
+versions' preprocessing differs, the challenger's side decodes the image again. On both sides only
+the answering itself is timed.
 """
 
 import asyncio
@@ -40,7 +41,8 @@ class Copy:
         trial: What the rollout asked of it.
         request_id: Its id.
         encoded: The image file's bytes.
-        tensor: What the champion was given.
+        tensor: What the champion was given, if it may be kept; the challenger's side decodes
+            `encoded` if it may not.
         scores: What the champion answered, finite; None if it failed.
         latency_s: How long the champion took; None if it failed.
     """
@@ -48,18 +50,26 @@ class Copy:
     trial: Trial
     request_id: str
     encoded: bytes
-    tensor: npt.NDArray[np.generic]
+    tensor: npt.NDArray[np.generic] | None
     scores: npt.NDArray[np.generic] | None
     latency_s: float | None
 
     @property
     def size_bytes(self) -> int:
         """How much memory it holds."""
-        return self.tensor.nbytes + len(self.encoded)
+        return len(self.encoded) + (0 if self.tensor is None else self.tensor.nbytes)
 
 
-Ask = Callable[[Copy], Awaitable[npt.NDArray[np.generic]]]
-"""Sends a copy to its challenger and returns finite scores, or raises a GatewayError."""
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a challenger answered to a copy: finite scores, and how long it took, in seconds."""
+
+    scores: npt.NDArray[np.generic]
+    latency_s: float
+
+
+Ask = Callable[[Copy], Awaitable[Reply]]
+"""Sends a copy to its challenger; raises a GatewayError if that fails."""
 
 
 class Mirror:
@@ -119,30 +129,30 @@ class Mirror:
                 log.exception("mirror_failed", rollout=copy.trial.id.rollout)
 
     async def _send(self, copy: Copy, ask: Ask) -> None:
-        began_s = time.perf_counter()
-        scores = None
+        reply = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                scores = await ask(copy)
+                reply = await ask(copy)
         except (GatewayError, TimeoutError) as error:
             log.debug("challenger_failed", rollout=copy.trial.id.rollout, reason=repr(error))
-        latency_s = time.perf_counter() - began_s
         counts = self._recorder.counts(copy.trial.id)
         if copy.latency_s is None:
             counts.champion.failed()
         else:
             counts.champion.answered(copy.latency_s)
-        if scores is None:
+        if reply is None:
             counts.challenger.failed()
         else:
-            counts.challenger.answered(latency_s)
-        self._remember(copy, None if scores is None else int(np.argmax(scores)))
-        if scores is None or copy.scores is None:
+            counts.challenger.answered(reply.latency_s)
+        self._remember(copy, None if reply is None else int(np.argmax(reply.scores)))
+        if reply is None or copy.scores is None:
             return
-        agree = int(np.argmax(scores)) == int(np.argmax(copy.scores))
-        counts.pair(agree=agree, distance=scores_distance(copy.scores, scores))
+        agree = int(np.argmax(reply.scores)) == int(np.argmax(copy.scores))
+        counts.pair(agree=agree, distance=scores_distance(copy.scores, reply.scores))
         if not agree and self._recorder.wants_sample(copy.trial.id.rollout):
-            self._sample(copy, copy.scores, scores)
+            # Megabytes to digest would hold up the requests on the event loop.
+            digest = await asyncio.to_thread(_digest, copy.encoded)
+            self._sample(copy, digest, copy.scores, reply.scores)
 
     def _remember(self, copy: Copy, challenger_category: int | None) -> None:
         if copy.scores is not None:
@@ -152,19 +162,27 @@ class Mirror:
             )
 
     def _sample(
-        self, copy: Copy, champion: npt.NDArray[np.generic], challenger: npt.NDArray[np.generic]
+        self,
+        copy: Copy,
+        digest: str,
+        champion: npt.NDArray[np.generic],
+        challenger: npt.NDArray[np.generic],
     ) -> None:
         self._recorder.sample(
             {
                 "rollout": copy.trial.id.rollout,
                 "request_id": copy.request_id,
                 "at_s": time.time(),
-                "image_digest": f"sha256:{hashlib.sha256(copy.encoded).hexdigest()}",
+                "image_digest": digest,
                 "champion": _summary(champion),
                 "challenger": _summary(challenger),
                 "image": copy.encoded if self._keep_images else None,
             }
         )
+
+
+def _digest(encoded: bytes) -> str:
+    return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
 
 def _summary(scores: npt.NDArray[np.generic]) -> dict[str, object]:

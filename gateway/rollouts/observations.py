@@ -11,11 +11,11 @@ Counts are floats only so that expected counts can be planned with; observed one
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
+
+from gateway.rollouts.stored import Stored
 
 LATENCY_BUCKETS = 640
 LATENCY_BUCKETS_PER_DOUBLING = 32
@@ -166,7 +166,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Observations:
+class Observations(Stored):
     """Everything counted since one step began, over all gateways."""
 
     champion: Arm = Arm()
@@ -187,23 +187,3 @@ class Observations:
             challenger=self.challenger.scaled(factor),
             pairs=self.pairs.scaled(factor),
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        document: dict[str, Any] = _JSON.dump_python(self, mode="json")
-        return document
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """
-        The inverse of `to_json`.
-
-        Raises:
-            pydantic.ValidationError: The document is not one that `to_json` wrote.
-        """
-        observations = _JSON.validate_python(document)
-        assert isinstance(observations, cls)
-        return observations
-
-
-_JSON = TypeAdapter(Observations)

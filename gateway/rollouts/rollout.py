@@ -24,17 +24,15 @@ Sources: Flagger, "Deployment strategies" (interval, threshold, stepWeights); Ar
 "Analysis" (Inconclusive pauses, consecutiveErrorLimit 4).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Self
-
-from pydantic import TypeAdapter
+from typing import Any
 
 from gateway.errors import RolloutConflict, RolloutInvalid
 from gateway.rollouts.metrics import Strategy
 from gateway.rollouts.plan import Plan, Stage
 from gateway.rollouts.routing import Route
+from gateway.rollouts.stored import Stored
 from gateway.rollouts.verdict import Outcome, Verdict
 
 HISTORY = 20
@@ -52,7 +50,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
+class Rollout(Stored):
     """
     The state. Times are Unix seconds.
 
@@ -135,23 +133,7 @@ class Rollout:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types, with `weight` and `mirror_share` for readers."""
-        document: dict[str, Any] = _JSON.dump_python(self, mode="json")
-        return document | {"weight": self.weight, "mirror_share": self.mirror_share}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """
-        The inverse of `to_json`.
-
-        Raises:
-            pydantic.ValidationError: The document is not one that `to_json` wrote.
-        """
-        rollout = _JSON.validate_python(document)
-        assert isinstance(rollout, cls)
-        return rollout
-
-
-_JSON = TypeAdapter(Rollout)
+        return Stored.to_json(self) | {"weight": self.weight, "mirror_share": self.mirror_share}
 
 
 @dataclass(frozen=True, slots=True)

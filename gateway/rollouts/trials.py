@@ -22,7 +22,8 @@ class Outcome:
     Attributes:
         request_id: The request.
         encoded: The image file's bytes.
-        tensor: What the version was given; None if it did not come to that.
+        tensor: What the version was given, as long as it may be kept; None if it may not, or if it
+            did not come to that.
         scores: What it answered, finite; None if it failed.
         latency_s: How long Triton took to answer.
     """
@@ -70,7 +71,7 @@ class Trials:
             self._recorder.remember_trial(trial, outcome.request_id, category)
 
     def _observe_shadow(self, trial: Trial, outcome: Outcome) -> None:
-        if trial.mirrored and outcome.tensor is not None:
+        if trial.mirrored:
             failed = outcome.scores is None
             self._mirror.offer(
                 Copy(

@@ -8,6 +8,8 @@ on them. Words as in Argo Rollouts: Successful, Failed, Inconclusive. No data is
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.rollouts.stored import Stored
+
 
 class Outcome(StrEnum):
     """What the evidence supports so far."""
@@ -52,7 +54,7 @@ class MetricVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Stored):
     """
     One check of one step. `stage` and `step` say which, `at_s` (Unix seconds) when: with them a
     verdict that arrives twice, or late, changes nothing.

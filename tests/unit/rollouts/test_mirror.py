@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from gateway.errors import InferenceFailed
-from gateway.rollouts.mirror import Ask, Copy, Mirror
+from gateway.rollouts.mirror import Ask, Copy, Mirror, Reply
+from gateway.rollouts.observations import latency_bucket
 from gateway.rollouts.recorder import Recorder
-from gateway.rollouts.traffic import StepId, Trial
+from gateway.rollouts.traffic import StepId, Traffic, Trial
+from gateway.rollouts.trials import Outcome, Trials
 from gateway.store.database import open_database
 from gateway.store.feedback import FeedbackStore
 from gateway.store.rollouts import RolloutStore
@@ -68,7 +69,7 @@ async def test_a_hang_is_an_error_of_the_challenger(recorder: Recorder) -> None:
     for number in range(2):
         mirror.offer(_copy(number))
 
-    async def hang(_copy: Copy) -> npt.NDArray[np.generic]:
+    async def hang(_copy: Copy) -> Reply:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -84,13 +85,28 @@ async def test_agreement_and_failure_are_told_apart(recorder: Recorder) -> None:
     for number in range(3):
         mirror.offer(_copy(number))
 
-    async def ask(_copy: Copy) -> npt.NDArray[np.generic]:
+    async def ask(_copy: Copy) -> Reply:
         if (scores := answers.pop(0)) is None:
             raise InferenceFailed("no")
-        return scores
+        return Reply(scores, 0.02)
 
     await _run(mirror, recorder, ask, requests=3)
     seen = recorder.counts(STEP).freeze()
     assert (seen.pairs.compared, seen.pairs.disagreed) == (2, 1)
     assert (seen.champion.requests, seen.challenger.requests, seen.challenger.errors) == (3, 3, 1)
     assert seen.pairs.distances.counts == {0: 1, 37: 1}
+
+
+async def test_a_copy_does_without_the_tensor(recorder: Recorder) -> None:
+    """What the champion was given need not be kept: the copy is sent, and timed by its answer."""
+    mirror, given = _mirror(recorder), []
+    trials = Trials(Traffic, recorder, mirror)
+    trials.observe(TRIAL, Outcome("request", b"image", None, np.array([0.1, 0.9]), 0.01))
+
+    async def ask(copy: Copy) -> Reply:
+        given.append((copy.encoded, copy.tensor, copy.size_bytes))
+        return Reply(np.array([0.1, 0.9]), 0.04)
+
+    await _run(mirror, recorder, ask, requests=1)
+    assert given == [(b"image", None, len(b"image"))]
+    assert recorder.counts(STEP).challenger.latencies == {latency_bucket(0.04): 1}
