@@ -35,7 +35,8 @@ from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
 from gateway.triton.embedded_replica import EmbeddedReplica
 from gateway.triton.monitor import Monitor
 from gateway.triton.reconciler import Reconciler
-from gateway.triton.replicas import ReplicaSet, Served
+from gateway.triton.replicas import Replica, ReplicaSet, Served
+from gateway.triton.slots import PAGE_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -159,6 +160,7 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             quarantine=quarantine,
             poll_s=settings.replica_poll_s,
             probe_interval_s=settings.probe_interval_s,
+            shared_bytes=lambda replica: _shared_bytes(settings, replica),
         )
         lifecycle = Lifecycle(
             registry,
@@ -225,6 +227,14 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             metrics=metrics,
             aliases=Aliases(registry, registration.store, lifecycle),
         )
+
+
+def _shared_bytes(settings: Settings, replica: Replica) -> int:
+    """How much memory to share with a replica."""
+    if settings.shared_memory == "off":
+        return 0
+    wanted = settings.shared_memory == "on" or replica.client.endpoint.on_this_host
+    return settings.shared_memory_bytes // PAGE_BYTES * PAGE_BYTES if wanted else 0
 
 
 async def _adopt(registry: Registry, settings: Settings, *, demo: bool) -> None:

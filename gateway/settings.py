@@ -91,6 +91,21 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         default_factory=_cores, gt=0, description="Threads that decode images. Default: the cores."
     )
+    shared_memory: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description=(
+            "Hand pixels to Triton in shared memory. auto: to one on this host; on: try every "
+            "replica (one pod, or containers that share /dev/shm); off: send them."
+        ),
+    )
+    shared_memory_bytes: int = Field(
+        default_factory=lambda: 4 * 1024**2 * 8 * _cores(),
+        ge=4096,
+        description=(
+            "Shared memory for each replica. What does not fit in is sent. Default: 4 MiB for "
+            "each of the requests worked on at once (32 MiB for each core)."
+        ),
+    )
     max_concurrent_runs: int = Field(
         default_factory=lambda: 8 * _cores(),
         gt=0,

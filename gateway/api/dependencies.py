@@ -9,21 +9,21 @@ from gateway.services import Services
 from gateway.telemetry.observation import Observation, observation_of
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """Return the app's services; they are open whenever a request arrives."""
     services: Services = request.app.state.services
     return services
 
 
-def _request_id(request: Request) -> str:
+async def _request_id(request: Request) -> str:
     return request_id_of(request.scope)
 
 
-def _seen(request: Request) -> Observation:
+async def _seen(request: Request) -> Observation:
     return observation_of(request.scope)
 
 
-def _rollout_key(
+async def _rollout_key(
     request: Request,
     x_rollout_key: Annotated[
         str | None,

@@ -12,7 +12,7 @@ Nothing on this path touches disk or database: the catalog is a snapshot in memo
 import asyncio
 import time
 from collections.abc import Callable, Set
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,7 @@ from gateway.triton.client import (
     TritonUnreachable,
 )
 from gateway.triton.replicas import ReplicaSet
+from gateway.triton.tensor import Canvas, InputTensor
 
 
 @dataclass(slots=True)
@@ -70,14 +71,13 @@ class Stages:
 class Answer:
     """
     What a run answers: the category, the scores that it was read from (the model's first output,
-    any shape), the version that said so, how long it took, and what the model was given.
+    any shape), the version that said so, and how long it took.
     """
 
     category: str
     scores: npt.NDArray[np.generic]
     chosen: ModelVersion
     stages: Stages
-    tensor: npt.NDArray[np.generic]
 
     @property
     def version(self) -> int:
@@ -188,14 +188,18 @@ class Runner:
         champion, challenger = versions.get(trial.champion), versions.get(trial.challenger)
         if challenger is None:
             raise ModelNotLoaded(trial.model)
-        stages, tensor = Stages(), copy.tensor
+        stages = Stages()
         same = champion is not None and champion.preprocessing == challenger.preprocessing
-        if tensor is None or not same:
+        if copy.tensor is None or not same:
             tensor = await self._decode(copy.encoded, challenger, stages)
+        else:
+            tensor = InputTensor(copy.tensor)
         try:
             scores = await self._infer(challenger, tensor, copy.request_id, stages)
         except TritonNotReady as error:
             raise TritonUnavailable(f"Version {challenger.version} is not ready.") from error
+        finally:
+            tensor.release()
         category(scores)
         return Reply(scores, stages.infer_s)
 
@@ -208,17 +212,16 @@ class Runner:
         self, chosen: ModelVersion, encoded: bytes, request_id: str, stages: Stages
     ) -> Answer:
         tensor = await self._decode(encoded, chosen, stages)
-        return await self._ask_tensor(chosen, tensor, request_id, stages)
+        try:
+            return await self._ask_tensor(chosen, tensor, request_id, stages)
+        finally:
+            tensor.release()
 
     async def _ask_tensor(
-        self,
-        chosen: ModelVersion,
-        tensor: npt.NDArray[np.generic],
-        request_id: str,
-        stages: Stages,
+        self, chosen: ModelVersion, tensor: InputTensor, request_id: str, stages: Stages
     ) -> Answer:
         scores = await self._infer(chosen, tensor, request_id, stages)
-        return Answer(category(scores), scores, chosen, stages, tensor)
+        return Answer(category(scores), scores, chosen, stages)
 
     async def _try(
         self, trial: Trial, champion: ModelVersion, encoded: bytes, request_id: str, stages: Stages
@@ -238,14 +241,18 @@ class Runner:
             return answer
         tensor = await self._decode(encoded, champion, stages)
         try:
-            answer = await self._ask_tensor(champion, tensor, request_id, stages)
-        except RequestError:
-            raise
-        except (GatewayError, TritonNotReady):
-            self._trials.observe(trial, Outcome(request_id, encoded, tensor))
-            raise
-        self._trials.observe(trial, _outcome(answer, request_id, encoded))
-        return answer
+            mirrored = tensor.array.copy() if trial.mirrored else None
+            try:
+                answer = await self._ask_tensor(champion, tensor, request_id, stages)
+            except RequestError:
+                raise
+            except (GatewayError, TritonNotReady):
+                self._trials.observe(trial, Outcome(request_id, encoded, mirrored))
+                raise
+            self._trials.observe(trial, _outcome(answer, request_id, encoded, mirrored))
+            return answer
+        finally:
+            tensor.release()
 
     def _choose(self, name: str, version: int | None, alias: str | None) -> ModelVersion:
         catalog = self._catalog()
@@ -262,23 +269,32 @@ class Runner:
             )
         raise TritonUnavailable(f"Version {chosen.version} of {name} is not ready right now.")
 
-    async def _decode(
-        self, encoded: bytes, chosen: ModelVersion, stages: Stages
-    ) -> npt.NDArray[np.generic]:
+    async def _decode(self, encoded: bytes, chosen: ModelVersion, stages: Stages) -> InputTensor:
+        """Decode in a thread, into shared memory if a replica on this host shares some."""
         began_s = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        tensor = await loop.run_in_executor(self._threads, self._to_tensor, encoded, chosen)
-        stages.decode_s = time.perf_counter() - began_s
-        return tensor
+        canvas = Canvas(self._replicas.region((chosen.model, chosen.version)))
+        drawing = self._threads.submit(self._draw, canvas, encoded, chosen)
+        try:
+            return await asyncio.wrap_future(drawing)
+        except asyncio.CancelledError:
+            # The thread goes on; nobody will ask for what it draws.
+            drawing.add_done_callback(_give_up)
+            raise
+        finally:
+            stages.decode_s = time.perf_counter() - began_s
 
-    def _to_tensor(self, encoded: bytes, chosen: ModelVersion) -> npt.NDArray[np.generic]:
-        pixels = decode_image(encoded, self._limits)
-        return to_tensor(pixels, chosen.signature.inputs[0], chosen.preprocessing)
+    def _draw(self, canvas: Canvas, encoded: bytes, chosen: ModelVersion) -> InputTensor:
+        try:
+            pixels = decode_image(encoded, self._limits, canvas.allocate)
+            wanted = chosen.signature.inputs[0]
+            return canvas.tensor(to_tensor(pixels, wanted, chosen.preprocessing))
+        finally:
+            canvas.release()
 
     async def _infer(
         self,
         chosen: ModelVersion,
-        tensor: npt.NDArray[np.generic],
+        tensor: InputTensor,
         request_id: str,
         stages: Stages,
     ) -> npt.NDArray[np.generic]:
@@ -297,7 +313,7 @@ class Runner:
             raise Overloaded(f"The queue of model {chosen.model} is full.") from error
         except TritonRejected as error:
             raise ImageMismatch(
-                f"Model {chosen.model} does not take an input of shape {list(tensor.shape)}."
+                f"Model {chosen.model} does not take an input of shape {list(tensor.array.shape)}."
             ) from error
         except TritonNotReady:
             raise
@@ -307,11 +323,21 @@ class Runner:
             ) from error
         except (TritonFailed, TritonError) as error:
             raise InferenceFailed(
-                f"Model {chosen.model} failed on an input of shape {list(tensor.shape)}."
+                f"Model {chosen.model} failed on an input of shape {list(tensor.array.shape)}."
             ) from error
         finally:
             stages.infer_s = time.perf_counter() - began_s
 
 
-def _outcome(answer: Answer, request_id: str, encoded: bytes) -> Outcome:
-    return Outcome(request_id, encoded, answer.tensor, answer.scores, answer.stages.infer_s)
+def _give_up(drawing: Future[InputTensor]) -> None:
+    if not drawing.cancelled() and drawing.exception() is None:
+        drawing.result().release()
+
+
+def _outcome(
+    answer: Answer,
+    request_id: str,
+    encoded: bytes,
+    tensor: npt.NDArray[np.generic] | None = None,
+) -> Outcome:
+    return Outcome(request_id, encoded, tensor, answer.scores, answer.stages.infer_s)

@@ -1,29 +1,39 @@
 """
 One Triton, spoken to over its two ports: control (load, unload, index) over gRPC, inference over
-HTTP with a pool of connections.
+HTTP with connections that are kept alive (`connections.py`). On the same host the pixels lie in
+memory that both share.
 
 Control never goes over HTTP: there a load blocks the event thread that runs it, and with it every
 keep-alive connection that happens to share the thread.
 
-Source: Triton, Model Repository Extension and V2 inference protocol; tritonclient's aio clients.
+Source: Triton, Model Repository Extension, System-Shared-Memory Extension; tritonclient's aio
+client.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 
-import aiohttp
 import numpy as np
 import numpy.typing as npt
+import structlog
 import tritonclient.grpc.aio as triton_grpc
-import tritonclient.http.aio as triton_http
 from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from tritonclient.utils import InferenceServerException
 
+from gateway.triton.connections import Address, ConnectionBroken, Connections
 from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.shared_memory import Region, SharedMemoryUnavailable
+from gateway.triton.tensor import InputTensor
+from gateway.triton.v2_protocol import AnswerInvalid, decode_answer, decode_error, encode_request
 
-_POOL_CONNECTIONS = 256
+log = structlog.get_logger(__name__)
+
+_MAX_CONNECTIONS = 256
+_REGION_UNKNOWN = "Unable to find shared memory region"
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 
 
@@ -115,12 +125,10 @@ class TritonClient:
     def __init__(self, endpoint: TritonEndpoint) -> None:
         self.endpoint = endpoint
         self._grpc = triton_grpc.InferenceServerClient(endpoint.grpc_url)
-        self._http = triton_http.InferenceServerClient(
-            # The caller's deadline rules; the pool's own timeout must never be the shorter one.
-            endpoint.http_url,
-            conn_limit=_POOL_CONNECTIONS,
-            conn_timeout=24 * 3600.0,
-        )
+        self._http = Connections(Address.parse(endpoint.http_url), limit=_MAX_CONNECTIONS)
+        self.region: Region | None = None
+        self._sharing = asyncio.Lock()
+        self._sharing_refused = False
         self._admin = (
             {"triton-grpc-protocol-admin-key": endpoint.admin_key} if endpoint.admin_key else {}
         )
@@ -129,6 +137,66 @@ class TritonClient:
         """Close both pools. Triton's own stop waits for open HTTP connections, so do this first."""
         await self._http.close()
         await self._grpc.close()
+        self._drop_region()
+
+    async def share(self, size_bytes: int, *, timeout_s: float) -> None:
+        """
+        Share memory with this Triton, if it is not shared already. Where that cannot be (another
+        host, another user, no room), it is logged once and tensors travel in the requests.
+
+        Args:
+            size_bytes: How much; whole pages.
+            timeout_s: For each of Triton's answers.
+        """
+        async with self._sharing:
+            if self._sharing_refused:
+                return
+            if self.region is not None and await self._knows(self.region, timeout_s=timeout_s):
+                return
+            self._drop_region()
+            try:
+                # The kernel clears the memory: some 20 ms in which others are answered.
+                region = await asyncio.to_thread(Region, size_bytes)
+            except SharedMemoryUnavailable as error:
+                self._refuse_sharing(str(error))
+                return
+            try:
+                await self._register(region, size_bytes, timeout_s)
+            except TritonUnreachable:
+                region.close()
+            except (TritonError, OSError) as error:
+                region.close()
+                self._refuse_sharing(str(error))
+            else:
+                self.region = region
+
+    async def _register(self, region: Region, size_bytes: int, timeout_s: float) -> None:
+        try:
+            with region.named() as key:
+                await self._grpc.register_system_shared_memory(
+                    region.name, key, size_bytes, headers=self._admin, client_timeout=timeout_s
+                )
+        except InferenceServerException as error:
+            raise _control_error(error) from error
+
+    def _refuse_sharing(self, reason: str) -> None:
+        self._sharing_refused = True
+        log.warning("memory_not_shared", triton=self.endpoint.http_url, reason=reason)
+
+    async def _knows(self, region: Region, *, timeout_s: float) -> bool:
+        """Tell whether Triton has a region: after a restart it has none."""
+        try:
+            status = await self._grpc.get_system_shared_memory_status(
+                region.name, headers=self._admin, client_timeout=timeout_s
+            )
+        except InferenceServerException as error:
+            return isinstance(_control_error(error), TritonUnreachable)
+        return region.name in status.regions
+
+    def _drop_region(self) -> None:
+        if self.region is not None:
+            self.region.close()
+            self.region = None
 
     async def index(self, *, timeout_s: float) -> list[IndexEntry]:
         """
@@ -210,7 +278,7 @@ class TritonClient:
         *,
         input_name: str,
         input_dtype: str,
-        tensor: npt.NDArray[np.generic],
+        tensor: InputTensor,
         output_name: str,
         request_id: str = "",
     ) -> npt.NDArray[np.generic]:
@@ -220,43 +288,54 @@ class TritonClient:
         Args:
             name, version: The model and the version; Triton is never left to choose.
             input_name, input_dtype: Of the model's one input, in Triton's spelling.
-            tensor: The input, with the batch axis, C-contiguous.
+            tensor: The input. In this client's region it is only named; else it is sent.
             output_name: The output that is wanted.
             request_id: Travels with the request into Triton's log and traces.
 
         Returns:
-            The output as Triton sent it, batch axis included.
+            The output as Triton sent it, batch axis included; read-only.
 
         Raises:
             TritonError: One of its classes; see there.
         """
-        given = triton_http.InferInput(input_name, list(tensor.shape), input_dtype)
-        given.set_data_from_numpy(tensor, binary_data=True)
-        wanted = triton_http.InferRequestedOutput(output_name, binary_data=True)
-        try:
-            result = await self._http.infer(
+        shared = tensor.region is not None and tensor.region is self.region
+        while True:
+            request = encode_request(
                 name,
-                [given],
-                model_version=str(version),
-                outputs=[wanted],
+                version,
+                host=self.endpoint.http_url,
+                input_name=input_name,
+                input_dtype=input_dtype,
+                tensor=tensor,
+                shared=shared,
+                output_name=output_name,
                 request_id=request_id,
                 headers=_trace_headers(),
             )
-        except InferenceServerException as error:
-            raise _inference_error(error) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise TritonUnreachable(str(error)) from error
-        output: npt.NDArray[np.generic] | None = result.as_numpy(output_name)
-        if output is None:
-            raise TritonFailed(f"no output {output_name!r} in the answer")
-        return output
+            try:
+                answer = await self._http.exchange(request, tensor.slot if shared else None)
+            except ConnectionBroken as error:
+                raise TritonUnreachable(str(error)) from error
+            if answer.status == HTTPStatus.OK:
+                break
+            error_text = decode_error(answer.body)
+            if not (shared and _REGION_UNKNOWN in error_text):
+                raise _inference_error(answer.status, error_text)
+            # Another process than the one that was told: this request is sent whole, and the
+            # monitor shares memory with the new one.
+            self._drop_region()
+            shared = False
+        try:
+            return decode_answer(answer.headers, answer.body, output_name)
+        except AnswerInvalid as error:
+            raise TritonFailed(str(error)) from error
 
 
-def _trace_headers() -> dict[str, str] | None:
+def _trace_headers() -> dict[str, str]:
     """Name the current span to Triton, if the request is traced."""
-    if not get_current_span().get_span_context().is_valid:
-        return None
     headers: dict[str, str] = {}
+    if not get_current_span().get_span_context().is_valid:
+        return headers
     _TRACE_CONTEXT.inject(headers)
     return headers
 
@@ -268,8 +347,7 @@ def _control_error(error: InferenceServerException) -> TritonError:
     return TritonFailed(message)
 
 
-def _inference_error(error: InferenceServerException) -> TritonError:
-    status, message = str(error.status()), str(error.message())
+def _inference_error(status: int, message: str) -> TritonError:
     if "is not healthy" in message or "Stub process" in message:
         return StubLost(message)
     if (
@@ -280,9 +358,9 @@ def _inference_error(error: InferenceServerException) -> TritonError:
         return TritonNotReady(message)
     if "Exceeds maximum queue size" in message or "Request timeout expired" in message:
         return TritonQueueFull(message)
-    if status == "404":
+    if status == HTTPStatus.NOT_FOUND:
         return TritonNotReady(message)
-    if status.startswith("4"):
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return TritonRejected(message)
     return TritonFailed(message)
 

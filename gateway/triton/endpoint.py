@@ -32,6 +32,12 @@ class TritonEndpoint:
     admin_key: str | None = field(default=None, repr=False)
 
     @property
+    def on_this_host(self) -> bool:
+        """Whether its address is one of the loopback: then memory can be shared with it."""
+        host = self.http_url.rpartition(":")[0].strip("[]")
+        return host in {"localhost", "::1"} or host.startswith("127.")
+
+    @property
     def admin_headers(self) -> Mapping[str, str]:
         """Headers that open the restricted HTTP calls."""
         return {} if self.admin_key is None else {ADMIN_HEADER: self.admin_key}

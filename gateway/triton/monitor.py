@@ -21,6 +21,7 @@ from gateway.triton.probe import Probe
 from gateway.triton.quarantine import Strikes
 from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet, Served
+from gateway.triton.tensor import InputTensor
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +41,7 @@ class Monitor:
         quarantine: Callable[[Served, str], Coroutine[Any, Any, None]],
         poll_s: float,
         probe_interval_s: float,
+        shared_bytes: Callable[[Replica], int],
     ) -> None:
         self._replicas = replicas
         self._reconciler = reconciler
@@ -47,6 +49,7 @@ class Monitor:
         self._quarantine = quarantine
         self._poll_s = poll_s
         self._probe_interval_s = probe_interval_s
+        self._shared_bytes = shared_bytes
         self._strikes = Strikes()
         self._struck_at_s: dict[Served, float] = {}
         self._watching: dict[Replica, asyncio.Task[None]] = {}
@@ -138,6 +141,10 @@ class Monitor:
         except TritonError as error:
             log.warning("index_unreadable", replica=replica.name, reason=str(error))
         else:
+            if (size_bytes := self._shared_bytes(replica)) and (
+                replica.client.region is None or not was_live
+            ):
+                await replica.client.share(size_bytes, timeout_s=_INDEX_TIMEOUT_S)
             replica.observe(entries, read_at_s=read_at_s)
             self._start(self._reconcile(replica))
         if replica.live != was_live:
@@ -172,7 +179,7 @@ class Monitor:
                         served[1],
                         input_name=probe.input_name,
                         input_dtype=probe.input_dtype,
-                        tensor=probe.tensor,
+                        tensor=InputTensor(probe.tensor),
                         output_name=probe.output_name,
                         request_id="probe",
                     )

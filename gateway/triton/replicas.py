@@ -24,6 +24,8 @@ from gateway.triton.client import (
     TritonUnreachable,
 )
 from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.shared_memory import Region
+from gateway.triton.tensor import InputTensor
 
 _ATTEMPTS = 2
 # This many failed executions of a version in a row, and its replica is left out for that version.
@@ -164,7 +166,7 @@ class ReplicaSet:
         *,
         input_name: str,
         input_dtype: str,
-        tensor: npt.NDArray[np.generic],
+        tensor: InputTensor,
         output_name: str,
         request_id: str,
     ) -> npt.NDArray[np.generic]:
@@ -189,11 +191,7 @@ class ReplicaSet:
                 candidates = self.serving(served)
             if not candidates:
                 break
-            # Of equally busy ones each has its turn: a light load is shared too.
-            self._turn += 1
-            start = self._turn % len(candidates)
-            turns = candidates[start:] + candidates[:start]
-            replica = min(turns, key=lambda candidate: candidate.busy)
+            replica = self._least_busy(candidates, tensor.region)
             tried.append(replica)
             replica.in_flight[served] += 1
             try:
@@ -219,6 +217,24 @@ class ReplicaSet:
             finally:
                 replica.in_flight[served] -= 1
         raise failure
+
+    def region(self, served: Served) -> Region | None:
+        """
+        Find shared memory for an input of this version: that of the replica which would be asked
+        right now. None if it shares none.
+        """
+        candidates = self.serving(served)
+        return self._least_busy(candidates).client.region if candidates else None
+
+    def _least_busy(self, candidates: list[Replica], region: Region | None = None) -> Replica:
+        """Choose a replica; of equally busy ones the one that has the input already."""
+        if len(candidates) == 1:
+            return candidates[0]
+        # Else each has its turn: a light load is shared too.
+        self._turn += 1
+        start = self._turn % len(candidates)
+        turns = candidates[start:] + candidates[:start]
+        return min(turns, key=lambda c: (c.busy, region is None or c.client.region is not region))
 
     async def close(self) -> None:
         """Close every replica's connections."""

@@ -1,0 +1,95 @@
+"""
+The input of a request on its way to Triton: its values, and where they lie.
+
+Made by whoever decodes, read by the transport. In a slot of shared memory it costs a request a few
+bytes to name it; anywhere else the values travel in the request's body.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.triton.shared_memory import Region
+from gateway.triton.slots import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class InputTensor:
+    """
+    One input.
+
+    Attributes:
+        array: C-contiguous, batch axis included where the model has one.
+        region, slot: Where the values lie, if in shared memory: all of the slot.
+    """
+
+    array: npt.NDArray[np.generic]
+    region: Region | None = None
+    slot: Slot | None = None
+
+    def hold(self) -> None:
+        """Keep the values for one more holder."""
+        if self.slot is not None:
+            self.slot.hold()
+
+    def release(self) -> None:
+        """Let go: after the last holder, the slot is another request's and the values are lost."""
+        if self.slot is not None:
+            self.slot.release()
+
+
+class Canvas:
+    """
+    Memory for the pixels of one request: a slot of shared memory if one is free, else any.
+
+    The thread that decodes draws on it; the request lets go of it when it has its answer.
+    """
+
+    __slots__ = ("_region", "_slot")
+
+    def __init__(self, region: Region | None) -> None:
+        self._region = region
+        self._slot: Slot | None = None
+
+    def allocate(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return uninitialised bytes: uint8 [size_bytes]. What was allocated before is given up."""
+        self.release()
+        if self._region is not None:
+            self._slot = self._region.take(size_bytes)
+            if self._slot is not None:
+                return self._region.view(self._slot)
+        return np.empty(size_bytes, np.uint8)
+
+    def tensor(self, array: npt.NDArray[np.generic]) -> InputTensor:
+        """
+        Make the input of an array, and hand its slot over with it. An array that is not what was
+        drawn here is copied into a slot of its own, if there is one.
+        """
+        drawn = self._slot
+        if self._region is None or array.nbytes == 0:
+            return InputTensor(array)
+        if drawn is not None and self._fills(drawn, array):
+            self._slot = None
+            return InputTensor(array, self._region, drawn)
+        slot = self._region.take(array.nbytes)
+        if slot is None:
+            # It may be a view of what was drawn, which is given up.
+            return InputTensor(array if drawn is None else array.copy())
+        copy = self._region.view(slot).view(array.dtype).reshape(array.shape)
+        np.copyto(copy, array)
+        return InputTensor(copy, self._region, slot)
+
+    def release(self) -> None:
+        """Give up what was allocated and not handed over."""
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
+
+    def _fills(self, slot: Slot, array: npt.NDArray[np.generic]) -> bool:
+        assert self._region is not None
+        return (
+            array.flags.c_contiguous
+            and array.nbytes == slot.size_bytes
+            and array.ctypes.data == self._region.view(slot).ctypes.data
+        )
