@@ -9,10 +9,22 @@ from gateway.services import Services
 from gateway.telemetry.observation import Observation, observation_of
 
 
-async def services_of(request: Request) -> Services:
+def services_in(request: Request) -> Services:
     """Return the app's services; they are open whenever a request arrives."""
     services: Services = request.app.state.services
     return services
+
+
+def rollout_key(request: Request) -> str | None:
+    """Name the caller: by the header, else by its API key; else each request is on its own."""
+    headers = request.headers
+    return headers.get("x-rollout-key") or headers.get("authorization") or headers.get("x-api-key")
+
+
+# Coroutines, though they wait for nothing: the framework calls a plain function in a thread.
+async def services_of(request: Request) -> Services:
+    """Return the app's services."""
+    return services_in(request)
 
 
 async def _request_id(request: Request) -> str:
@@ -25,14 +37,12 @@ async def _seen(request: Request) -> Observation:
 
 async def _rollout_key(
     request: Request,
-    x_rollout_key: Annotated[
+    x_rollout_key: Annotated[  # noqa: ARG001 - declared for the interface's description
         str | None,
         Header(description="Who calls: during a canary the same key stays with one version."),
     ] = None,
 ) -> str | None:
-    """Name the caller: by the header, else by its API key; else each request is on its own."""
-    headers = request.headers
-    return x_rollout_key or headers.get("authorization") or headers.get("x-api-key")
+    return rollout_key(request)
 
 
 ServicesOf = Annotated[Services, Depends(services_of)]

@@ -1,16 +1,16 @@
 """The wire types of the REST interface: requests, answers and the one shape of an error."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, EncodedBytes, Field
 
-from gateway.errors import ImageInvalid
+from gateway.api.base64_image import Base64
 
 
 class RunRequest(BaseModel):
     """An image to classify."""
 
-    image: Base64Bytes = Field(
+    image: Annotated[bytes, EncodedBytes(encoder=Base64)] = Field(
         description=(
             "The file of a JPEG, PNG, WebP, BMP, GIF or TIFF image, in base64. Characters outside "
             "the alphabet are skipped; a `data:` prefix is not accepted."
@@ -19,14 +19,6 @@ class RunRequest(BaseModel):
             "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
         ],
     )
-
-    @field_validator("image", mode="before")
-    @classmethod
-    def _without_prefix(cls, value: object) -> object:
-        # Its letters are of the base64 alphabet and would be decoded as part of the image.
-        if isinstance(value, str) and value.lstrip(" \"'").startswith("data:"):
-            raise ImageInvalid("Send the base64 text alone: drop the prefix `data:…;base64,`.")
-        return value
 
 
 class ScoreResponse(BaseModel):

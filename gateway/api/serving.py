@@ -6,9 +6,16 @@ Transport only. What the calls do stands in `registry/lifecycle.py` and `inferen
 
 from dataclasses import asdict
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from gateway.api.dependencies import RequestId, RolloutKey, Seen, ServicesOf
+from gateway.api.dependencies import (
+    RequestId,
+    RolloutKey,
+    Seen,
+    ServicesOf,
+    rollout_key,
+    services_in,
+)
 from gateway.api.parameters import (
     CALLER,
     Alias,
@@ -20,9 +27,12 @@ from gateway.api.parameters import (
     error_responses,
     read_version,
 )
+from gateway.api.request_context import request_id_of
+from gateway.api.run_route import run_route
 from gateway.api.schemas import RunRequest, RunResponse, ScoreResponse
 from gateway.inference.classification import best
-from gateway.inference.run import Stages
+from gateway.inference.run import Answer, Stages
+from gateway.telemetry.observation import observation_of
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
 
@@ -55,7 +65,28 @@ async def unload_model(services: ServicesOf, name: Name, version: Version = None
     return 200
 
 
-@router.post(
+async def _run_plain(request: Request, name: str, image: bytes) -> Response:
+    """Answer a run that has no parameters."""
+    seen = observation_of(request.scope)
+    answer = await services_in(request).runner.run(
+        name,
+        image,
+        request_id=request_id_of(request.scope),
+        key=rollout_key(request),
+        seen=seen,
+    )
+    seen.category = answer.category
+    return Response(
+        b'{"category":"%s"}' % answer.category.encode(),
+        headers=_headers(answer),
+        media_type="application/json",
+    )
+
+
+run_router = APIRouter(prefix="/api/v1", tags=["models"], route_class=run_route(_run_plain))
+
+
+@run_router.post(
     "/run/{name}",
     summary="Classify an image",
     responses=error_responses(404, 409, 413, 422, 429, 502, 503, 504),
@@ -91,8 +122,7 @@ async def run_model(
         seen=seen,
     )
     seen.category = answer.category
-    response.headers["X-Model-Version"] = str(answer.version)
-    response.headers["Server-Timing"] = _server_timing(answer.stages)
+    response.headers.update(_headers(answer))
     if top_k is None:
         return RunResponse(category=answer.category)
     chosen = answer.chosen
@@ -106,6 +136,13 @@ async def run_model(
     return RunResponse(
         category=answer.category, scores=[ScoreResponse(**asdict(score)) for score in scores]
     )
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    return {
+        "X-Model-Version": str(answer.version),
+        "Server-Timing": _server_timing(answer.stages),
+    }
 
 
 def _server_timing(stages: Stages) -> str:
