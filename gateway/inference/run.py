@@ -189,8 +189,7 @@ class Runner:
         if challenger is None:
             raise ModelNotLoaded(trial.model)
         stages = Stages()
-        same = champion is not None and champion.preprocessing == challenger.preprocessing
-        if copy.tensor is None or not same:
+        if copy.tensor is None or champion is None or not _take_the_same(champion, challenger):
             tensor = await self._decode(copy.encoded, challenger, stages)
         else:
             tensor = InputTensor(copy.tensor)
@@ -327,6 +326,16 @@ class Runner:
             ) from error
         finally:
             stages.infer_s = time.perf_counter() - began_s
+
+
+def _take_the_same(one: ModelVersion, other: ModelVersion) -> bool:
+    """Whether two versions make the same tensor of an image."""
+    given, wanted = one.signature.inputs[0], other.signature.inputs[0]
+    return (
+        one.preprocessing == other.preprocessing
+        and given.dtype == wanted.dtype
+        and len(given.shape) == len(wanted.shape)
+    )
 
 
 def _give_up(drawing: Future[InputTensor]) -> None:
