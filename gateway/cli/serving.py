@@ -12,6 +12,7 @@ import uvloop
 from pydantic import ValidationError
 from rich.console import Console
 
+from gateway.allocator import keep_large_buffers
 from gateway.app import create_app
 from gateway.cli.doctor import examine, show
 from gateway.cli.settings_table import settings_table
@@ -32,6 +33,7 @@ def run_server(*, demo: bool) -> None:
     """Serve until a signal ends it; a start that fails is one line and exit code 1."""
     settings = _settings()
     configure_logging(settings.log_level, settings.log_format)
+    keep_large_buffers()
     # gRPC otherwise prints a line of its own whenever the gateway starts a process.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
