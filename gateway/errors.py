@@ -26,6 +26,7 @@ maps a class to a status.
     │   ├── AliasNotFound       alias_not_found
     │   ├── RolloutNotFound     rollout_not_found
     │   ├── AnswerNotFound      answer_not_found
+    │   ├── SampleNotFound      sample_not_found
     │   └── EvaluationNotFound  evaluation_not_found
     ├── Conflict                the state of the server forbids it
     │   ├── ModelNotLoaded      model_not_loaded
@@ -224,6 +225,12 @@ class AnswerNotFound(NotFound):
     """No request of that id was answered, or it was too long ago."""
 
     code = "answer_not_found"
+
+
+class SampleNotFound(NotFound):
+    """A rollout has no such sample, or the sample's image was not kept."""
+
+    code = "sample_not_found"
 
 
 class EvaluationNotFound(NotFound):

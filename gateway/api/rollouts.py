@@ -1,17 +1,20 @@
 """Rollouts: replace a champion on evidence. And feedback, which is some of the evidence."""
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Response
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.dependencies import ServicesOf
 from gateway.api.parameters import CALLER, PathName, error_responses
 from gateway.errors import FeedbackInvalid, RolloutInvalid
+from gateway.inference.images import FORMATS
 from gateway.rollouts.commands import plan_or_invalid
 from gateway.rollouts.metrics import DEFAULT_METRICS, Metric
 from gateway.rollouts.plan import Plan, Stage
@@ -109,6 +112,9 @@ class RolloutResponse(BaseModel):
     reason: str = Field(description="Why it is in its phase.")
     verdicts: list[dict[str, Any]] = Field(description="The last twenty, with their numbers.")
     failed_checks: int = Field(description="Checks that failed so far.")
+    warnings: list[str] = Field(
+        description="What to know before it goes on, for example that nothing measures answers."
+    )
     gate: dict[str, Any] | None = Field(
         description="What the evaluation set said of the two versions; null without one."
     )
@@ -127,13 +133,15 @@ class RolloutDetailResponse(RolloutResponse):
     shadow_dropped: int = Field(description="Copies that were not sent: too many were waiting.")
 
 
-class DisagreementResponse(BaseModel):
+class SampleResponse(BaseModel):
     """A request that the two versions answered differently."""
 
     request_id: str = Field(description="The request.")
     at: datetime = Field(description="When, UTC.")
-    image_digest: str = Field(description="Of the image's file.")
-    image_kept: bool = Field(description="Whether the image itself was kept (a setting).")
+    image_digest: str = Field(description="Of the image's file.", examples=["sha256:9f86d081…"])
+    image_kept: bool = Field(
+        description="Whether the image itself was kept (`KEEP_DISAGREEING_IMAGES`)."
+    )
     champion: dict[str, Any] = Field(description="Its category and largest scores.")
     challenger: dict[str, Any] = Field(description="Its category and largest scores.")
 
@@ -251,27 +259,48 @@ async def show_verdicts(
     return await services.rollouts.verdicts(rollout, limit=limit)
 
 
-@one.get(
-    "/disagreements",
-    summary="Samples of disagreement",
-    responses=error_responses(404, 503),
-)
-async def show_disagreements(
+@one.get("/samples", summary="Samples of disagreement", responses=error_responses(404, 503))
+async def show_samples(
     services: ServicesOf, rollout: PathRollout, limit: Limit = 100
-) -> list[DisagreementResponse]:
+) -> list[SampleResponse]:
     """Show requests that champion and challenger answered differently, the newest first."""
-    await services.rollouts.read(rollout)
     return [
-        DisagreementResponse(
-            request_id=row.request_id,
-            at=_utc(row.at_s),
-            image_digest=row.image_digest,
-            image_kept=row.image is not None,
-            champion=row.champion,
-            challenger=row.challenger,
+        SampleResponse(
+            request_id=sample.request_id,
+            at=_utc(sample.at_s),
+            image_digest=sample.image_digest,
+            image_kept=sample.image_kept,
+            champion=dict(sample.champion),
+            challenger=dict(sample.challenger),
         )
-        for row in await services.rollouts.disagreements(rollout, limit=limit)
+        for sample in await services.rollouts.samples(rollout, limit=limit)
     ]
+
+
+@one.get(
+    "/samples/{digest}/image",
+    summary="The image of a sample",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The file, as it was sent.",
+        },
+        **error_responses(404, 503),
+    },
+)
+async def show_sample_image(
+    services: ServicesOf,
+    rollout: PathRollout,
+    digest: Annotated[
+        str, Path(description="A sample's `image_digest`.", examples=["sha256:9f86d081…"])
+    ],
+) -> Response:
+    """Give back the image of a sample; 404 if `KEEP_DISAGREEING_IMAGES` was off when it came."""
+    image = await services.rollouts.sample_image(rollout, digest)
+    return Response(
+        image, media_type=_media_type(image), headers={"X-Content-Type-Options": "nosniff"}
+    )
 
 
 @router.post("/feedback", summary="Give feedback", responses=error_responses(404, 422, 503))
@@ -357,6 +386,7 @@ def _rollout(row: RolloutRow) -> dict[str, Any]:
         "reason": rollout.reason,
         "verdicts": verdicts,
         "failed_checks": rollout.failed_checks,
+        "warnings": list(rollout.warnings),
         "gate": row.gate,
         "created_by": row.created_by,
         "created_at": _utc(rollout.created_at_s),
@@ -365,6 +395,12 @@ def _rollout(row: RolloutRow) -> dict[str, Any]:
         "finished_at": None if rollout.finished_at_s is None else _utc(rollout.finished_at_s),
         "revision": rollout.revision,
     }
+
+
+def _media_type(encoded: bytes) -> str:
+    """Tell the media type of an image that was answered, so that it can be read."""
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        return image.get_format_mimetype() or "application/octet-stream"
 
 
 def _utc(at_s: float) -> datetime:

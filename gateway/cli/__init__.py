@@ -4,7 +4,7 @@ The command line. Each module beside this one holds the commands of one subject.
     client.py    how the others reach a gateway
     models.py    register, models, versions, load, unload, run, alias, delete
     metrics.py   metrics, metrics compare
-    rollouts.py  rollout create, watch, promote, rollback, pause, resume, history
+    rollouts.py  rollout create, list, watch, promote, rollback, pause, resume, history, samples
     serving.py   serve, doctor, settings
 """
 

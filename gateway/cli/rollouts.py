@@ -1,4 +1,4 @@
-"""`gateway rollout`: begin, watch, promote, roll back, pause, resume, history; and feedback."""
+"""`gateway rollout`: begin, list, watch, promote, roll back, pause, resume, history, samples."""
 
 import time
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ rollout_app = typer.Typer(
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 RolloutId = Annotated[str, typer.Argument(help="The rollout's id, or a model: its newest one.")]
 
+_ENDED = {"Succeeded", "Failed"}
 _COLOURS = {
     "Successful": "green",
     "Succeeded": "green",
@@ -87,7 +88,7 @@ def watch_command(
             while True:
                 state = gateway.call("GET", f"/api/v1/rollouts/{found}")
                 live.update(_picture(state), refresh=True)
-                if state["phase"] in {"Succeeded", "Failed"}:
+                if state["phase"] in _ENDED:
                     break
                 time.sleep(every_s)
     if state["phase"] == "Failed":
@@ -130,6 +131,37 @@ def resume_command(
     _command("resume", rollout, url, key, as_json=as_json)
 
 
+@rollout_app.command("samples")
+def samples_command(
+    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+) -> None:
+    """Show requests that the two versions answered differently, the newest first."""
+    with gateway_at(url, key) as gateway:
+        found = _find(gateway, rollout)
+        samples = gateway.call("GET", f"/api/v1/rollouts/{found}/samples")
+    if as_json:
+        show_json(samples)
+        return
+    table = Table("request", "champion", "challenger", "image", "kept")
+    for each in samples:
+        table.add_row(
+            each["request_id"],
+            each["champion"]["category"],
+            each["challenger"]["category"],
+            each["image_digest"],
+            "yes" if each["image_kept"] else "no",
+        )
+    console().print(table)
+
+
+@rollout_app.command("list")
+def list_command(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Show the rollouts that have not ended."""
+    with gateway_at(url, key) as gateway:
+        rollouts = gateway.call("GET", "/api/v1/rollouts", params={"limit": 10_000})
+    _list([each for each in rollouts if each["phase"] not in _ENDED], as_json=as_json)
+
+
 @rollout_app.command("history")
 def history_command(
     model: Annotated[str | None, typer.Argument(help="A model; without one, all.")] = None,
@@ -141,6 +173,10 @@ def history_command(
     path = "/api/v1/rollouts" if model is None else f"/api/v1/models/{model}/rollouts"
     with gateway_at(url, key) as gateway:
         rollouts = gateway.call("GET", path)
+    _list(rollouts, as_json=as_json)
+
+
+def _list(rollouts: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         show_json(rollouts)
         return
@@ -188,6 +224,8 @@ def _tell(rollout: dict[str, Any], *, as_json: bool) -> None:
             f", weight {rollout['weight']:g}. {rollout['reason']}",
         )
     )
+    for warning in rollout["warnings"]:
+        console().print(Text(f"Warning: {warning}", style="yellow"))
 
 
 def _picture(state: dict[str, Any]) -> Group:
@@ -218,6 +256,7 @@ def _picture(state: dict[str, Any]) -> Group:
         table,
         Text(last),
         Text(state["reason"], style="dim"),
+        *(Text(warning, style="yellow") for warning in state["warnings"]),
         Text(f"{dropped:,} copies dropped" if dropped else ""),
     )
 

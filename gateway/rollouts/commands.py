@@ -9,9 +9,16 @@ late.
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gateway.errors import GatewayError, RolloutConflict, RolloutInvalid, RolloutNotFound
+from gateway.errors import (
+    GatewayError,
+    RolloutConflict,
+    RolloutInvalid,
+    RolloutNotFound,
+    SampleNotFound,
+)
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
 from gateway.rollouts.controller import PROMOTE, ROLL_BACK, Controller
@@ -28,10 +35,15 @@ from gateway.rollouts.rollout import (
     roll_back,
 )
 from gateway.store.feedback import FeedbackStore
-from gateway.store.rollout_tables import AccuracyRow, DisagreementRow, RolloutRow
-from gateway.store.rollouts import RolloutStore
+from gateway.store.rollout_tables import AccuracyRow, RolloutRow
+from gateway.store.rollouts import RolloutStore, Sample
 
 _ATTEMPTS = 10
+_BLIND = (
+    "Nothing measures the answers of this rollout: it has no shadow, no evaluation set has "
+    "compared the versions, and the model has had no feedback. A version that answers wrongly "
+    "would be promoted."
+)
 
 
 class Rollouts:
@@ -89,6 +101,8 @@ class Rollouts:
         gate = None
         if gated:
             gate = await self.evaluations.gate(name, champion.version, version, plan)
+        labelled = gate is not None or bool(await self._feedback.accuracy(name))
+        rollout = replace(rollout, warnings=warnings_of(plan, labelled=labelled))
         for each in (champion.version, version):
             if each not in model.desired:
                 await self._lifecycle.load(name, each, actor=actor)
@@ -197,10 +211,34 @@ class Rollouts:
         rows = await self._store.observations(rollout.id, rollout.stage, rollout.step)
         return observed.to_json(), sum(dropped for _, dropped in rows)
 
-    async def disagreements(self, rollout_id: str, *, limit: int) -> Sequence[DisagreementRow]:
-        """Read samples of requests that the two versions answered differently."""
+    async def samples(self, rollout_id: str, *, limit: int) -> Sequence[Sample]:
+        """
+        Read samples of requests that the two versions answered differently, the newest first.
+
+        Raises:
+            RolloutNotFound: There is none.
+        """
+        await self.read(rollout_id)
         await self._recorder.flush()
-        return await self._store.disagreements(rollout_id, limit=limit)
+        return await self._store.samples(rollout_id, limit=limit)
+
+    async def sample_image(self, rollout_id: str, digest: str) -> bytes:
+        """
+        Read the image file of a sample.
+
+        Raises:
+            RolloutNotFound: There is none.
+            SampleNotFound: It has no such sample, or the image was not kept.
+        """
+        await self.read(rollout_id)
+        await self._recorder.flush()
+        image = await self._store.sample_image(rollout_id, digest)
+        if image is None:
+            raise SampleNotFound(
+                f"Rollout {rollout_id} keeps no image {digest}; with KEEP_DISAGREEING_IMAGES=true "
+                "the images of later samples are kept."
+            )
+        return image
 
     async def judge(self, request_id: str, category: int) -> Judged:
         """Take feedback; see `Recorder.judge`."""
@@ -240,6 +278,19 @@ class Rollouts:
             if done is not None:
                 return await self.read(rollout_id)
         raise RolloutConflict(f"Rollout {rollout_id} changes too fast; try again.")
+
+
+def warnings_of(plan: Plan, *, labelled: bool) -> tuple[str, ...]:
+    """
+    Tell what nobody should begin a plan without knowing.
+
+    Args:
+        plan: What is to be done.
+        labelled: An evaluation set has compared the versions, or the model gets feedback.
+    """
+    if labelled or plan.compares_answers:
+        return ()
+    return (_BLIND,)
 
 
 def plan_or_invalid(make: Callable[[], Plan]) -> Plan:

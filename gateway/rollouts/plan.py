@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from gateway.errors import RolloutInvalid
-from gateway.rollouts.metrics import DEFAULT_METRICS, Metric, Strategy
+from gateway.rollouts.metrics import DEFAULT_METRICS, Metric, MetricName, Strategy
 
 DEFAULT_STEPS: Mapping[Strategy, tuple[float, ...]] = {
     Strategy.SHADOW: (100.0,),
@@ -100,6 +100,18 @@ class Plan:
                 for metric in self.metrics
             ):
                 raise RolloutInvalid(f"{stage.strategy} has no required metric that could decide.")
+
+    @property
+    def compares_answers(self) -> bool:
+        """
+        Whether a version that answers wrongly cannot pass: a shadow compares answers, and a step
+        that requires accuracy waits for feedback.
+        """
+        return any(stage.strategy is Strategy.SHADOW for stage in self.stages) or any(
+            metric.name is MetricName.ACCURACY and metric.required_in(stage.strategy)
+            for metric in self.metrics
+            for stage in self.stages
+        )
 
     @property
     def comparisons(self) -> int:

@@ -74,6 +74,7 @@ class Rollout(Stored):
         finished_at_s: When it became Succeeded or Failed.
         reason: Why it is in its phase, for people.
         verdicts: The last twenty.
+        warnings: What everybody who looks at it should know, for people.
         revision: Grows with every change; for compare-and-swap.
     """
 
@@ -96,6 +97,7 @@ class Rollout(Stored):
     finished_at_s: float | None = None
     reason: str = "Begun."
     verdicts: tuple[Verdict, ...] = ()
+    warnings: tuple[str, ...] = ()
     revision: int = 0
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -54,6 +54,27 @@ class Change:
     action: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     verdict: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """
+    A request that champion and challenger answered differently.
+
+    Attributes:
+        request_id: The request.
+        at_s: When, Unix seconds.
+        image_digest: Of the image's file, "sha256:…".
+        image_kept: Whether the image itself is stored.
+        champion, challenger: Category and largest scores of each.
+    """
+
+    request_id: str
+    at_s: float
+    image_digest: str
+    image_kept: bool
+    champion: Mapping[str, Any]
+    challenger: Mapping[str, Any]
 
 
 class RolloutStore:
@@ -155,6 +176,13 @@ class RolloutStore:
                 query = query.where(RolloutRow.model == model)
             return (await session.scalars(query)).all()
 
+    async def count_by_phase(self) -> dict[tuple[str, str], int]:
+        """Count all rollouts there ever were, by (model, phase)."""
+        async with self._database.read() as session:
+            query = select(RolloutRow.model, RolloutRow.phase, func.count())
+            found = await session.execute(query.group_by(RolloutRow.model, RolloutRow.phase))
+            return {(model, phase): count for model, phase, count in found}
+
     async def save(self, change: Change) -> bool:
         """Store the next state; False, and nothing is changed, if somebody was faster."""
         async with self._database.write() as session:
@@ -245,12 +273,30 @@ class RolloutStore:
                 )
             session.add_all(DisagreementRow(**sample) for sample in disagreements)
 
-    async def disagreements(self, rollout: str, *, limit: int) -> Sequence[DisagreementRow]:
+    async def samples(self, rollout: str, *, limit: int) -> Sequence[Sample]:
         """Read samples of requests that the two versions answered differently, the newest first."""
         async with self._database.read() as session:
-            query = select(DisagreementRow).where(DisagreementRow.rollout == rollout)
+            # Not the images: each may have megabytes.
+            query = select(
+                DisagreementRow.request_id,
+                DisagreementRow.at_s,
+                DisagreementRow.image_digest,
+                DisagreementRow.image.is_not(None),
+                DisagreementRow.champion,
+                DisagreementRow.challenger,
+            ).where(DisagreementRow.rollout == rollout)
             query = query.order_by(DisagreementRow.id.desc()).limit(limit)
-            return (await session.scalars(query)).all()
+            return [Sample(*row) for row in await session.execute(query)]
+
+    async def sample_image(self, rollout: str, digest: str) -> bytes | None:
+        """Read the image of a sample; None if there is none, or if it was not kept."""
+        async with self._database.read() as session:
+            query = select(DisagreementRow.image).where(
+                DisagreementRow.rollout == rollout,
+                DisagreementRow.image_digest == digest,
+                DisagreementRow.image.is_not(None),
+            )
+            return (await session.scalars(query.limit(1))).first()
 
     async def hold_lease(self, name: str, owner: str, *, now_s: float, for_s: float) -> bool:
         """Take or extend a lease that is free, run out or one's own; False if it is another's."""

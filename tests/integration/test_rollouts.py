@@ -1,6 +1,7 @@
 """Rollouts through HTTP against a real Triton: promoted, rolled back, and what callers notice."""
 
 import base64
+import hashlib
 import io
 import threading
 import time
@@ -20,7 +21,11 @@ from tests.rollout_family import colour_model, image_of, load
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     with running_gateway(
         tmp_path_factory.mktemp("rollouts"),
-        environment={"ROLLOUT_POLL_S": "0.1", "CHALLENGER_TIMEOUT_S": "0.5"},
+        environment={
+            "ROLLOUT_POLL_S": "0.1",
+            "CHALLENGER_TIMEOUT_S": "0.5",
+            "KEEP_DISAGREEING_IMAGES": "true",
+        },
     ) as process:
         yield process
 
@@ -61,9 +66,17 @@ def test_flipped_labels_are_rolled_back_in_shadow(gateway: GatewayProcess, tmp_p
     assert "agreement" in ended["reason"]
     assert set(clients.versions) == {"1"}
     assert champion(gateway.client, "flipped") == 1
-    samples = gateway.client.get(f"/api/v1/rollouts/{rollout}/disagreements").json()
+    samples = gateway.client.get(f"/api/v1/rollouts/{rollout}/samples").json()
     assert samples
     assert samples[0]["champion"]["category"] != samples[0]["challenger"]["category"]
+    url = f"/api/v1/models/flipped/rollouts/{rollout}/samples"
+    kept = gateway.client.get(f"{url}/{samples[0]['image_digest']}/image")
+    assert (kept.status_code, kept.headers["content-type"]) == (200, "image/png")
+    sent = {base64.b64decode(image_of(category)["image"]) for category in range(3)}
+    assert kept.content in sent
+    assert samples[0]["image_digest"] == f"sha256:{hashlib.sha256(kept.content).hexdigest()}"
+    missing = gateway.client.get(f"{url}/sha256:0/image")
+    assert (missing.status_code, missing.json()["code"]) == (404, "sample_not_found")
 
 
 def test_two_promotions_one_wins(gateway: GatewayProcess, tmp_path: Path) -> None:

@@ -142,3 +142,28 @@ async def test_counts_add_up_and_feedback_counts_once(database: Database) -> Non
     for wrong in (True, False, False):
         await feedback.add("m", 2, wrong=wrong)
     assert [(row.labelled, row.wrong) for row in await feedback.accuracy("m")] == [(3, 1)]
+
+
+async def test_a_sample_gives_its_image_back_only_if_it_was_kept(database: Database) -> None:
+    """The list says of each sample whether its image is kept; another rollout's is not found."""
+    store = RolloutStore(database)
+    await _begin(store)
+    for number, image in enumerate((None, b"png")):
+        sample = {
+            "rollout": "r1",
+            "request_id": f"q{number}",
+            "at_s": 1.0,
+            "image_digest": f"sha256:{number}",
+            "champion": {"category": "01"},
+            "challenger": {"category": "02"},
+            "image": image,
+        }
+        await store.put_observations("a", {}, [sample])
+    found = await store.samples("r1", limit=10)
+    assert [(s.image_digest, s.image_kept) for s in found] == [
+        ("sha256:1", True),
+        ("sha256:0", False),
+    ]
+    assert await store.sample_image("r1", "sha256:1") == b"png"
+    assert await store.sample_image("r1", "sha256:0") is None
+    assert await store.sample_image("r2", "sha256:1") is None
