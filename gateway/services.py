@@ -1,47 +1,33 @@
 """
-What lives as long as the app: opened in order, closed in reverse. Only this module and `app.py`
-wire.
+What lives as long as the app: opened in order, closed in reverse. Only this module, `control.py`
+and `app.py` wire.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
-import structlog
-
+from gateway.background import run_in_background
+from gateway.control import Folder, open_control, open_registry, shared_bytes
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
 from gateway.inference.images import ImageLimits
 from gateway.inference.run import Runner
 from gateway.metrics.opening import Metrics, open_metrics
 from gateway.registry.aliases import Aliases
-from gateway.registry.artifacts import Artifacts
-from gateway.registry.desired import DesiredState
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.opening import open_registration
 from gateway.registry.registration import Registration
 from gateway.registry.registry import Registry
-from gateway.registry.sources import REPOSITORY, ModelsFolder, adopt_repository
 from gateway.rollouts.commands import Rollouts
 from gateway.rollouts.opening import open_rollouts
 from gateway.settings import Settings
 from gateway.store.database import Database, open_database
-from gateway.store.versions import VersionStore
-from gateway.telemetry.tracing import triton_arguments
-from gateway.triton.discovery import Discovery, parse_triton_url
-from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
-from gateway.triton.embedded_replica import EmbeddedReplica
-from gateway.triton.monitor import Monitor
 from gateway.triton.reconciler import Reconciler
-from gateway.triton.replicas import Replica, ReplicaSet, Served
-from gateway.triton.slots import PAGE_BYTES
-
-log = structlog.get_logger(__name__)
+from gateway.triton.replicas import ReplicaSet
 
 _DATABASE_CHECK_S = 1.0
-DEMO_MODEL = "digits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +50,7 @@ class Services:
     lifecycle: Lifecycle
     admission: Admission
     runner: Runner
-    models_folder: ModelsFolder | None
+    models_folder: Folder | None
     registration: Registration
     rollouts: Rollouts
     aliases: Aliases
@@ -126,72 +112,28 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
         TritonUrlInvalid: TRITON_URLS cannot be read.
     """
     async with contextlib.AsyncExitStack() as stack:
-        urls = [parse_triton_url(text) for text in settings.triton_urls]
         repository = settings.model_repository.resolve()
         repository.mkdir(parents=True, exist_ok=True)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
 
         database = await open_database(settings.resolved_database_url)
         stack.push_async_callback(database.close)
-        # With a folder of models, the folder is what is served; the repository only holds the
-        # copies.
-        hidden = (REPOSITORY,) if settings.models_dir else ()
-        registry = Registry(VersionStore(database), hidden_sources=hidden)
-        await registry.refresh()
-
-        replicas = ReplicaSet()
-        stack.push_async_callback(replicas.close)
-        desired = DesiredState(registry)
-        artifacts = Artifacts(repository, registry)
-        reconciler = Reconciler(
-            desired.models,
-            load_timeout_s=settings.load_timeout_s,
-            refusal=artifacts.refusal,
-        )
-
-        async def quarantine(served: Served, reason: str) -> None:
-            await registry.store.quarantine(*served, reason)
-            await registry.refresh()
-
-        monitor = Monitor(
-            replicas,
-            reconciler,
-            probes=desired.probes,
-            quarantine=quarantine,
-            poll_s=settings.replica_poll_s,
-            probe_interval_s=settings.probe_interval_s,
-            shared_bytes=lambda replica: _shared_bytes(settings, replica),
-        )
-        lifecycle = Lifecycle(
-            registry,
-            replicas,
-            reconciler,
-            timeout_s=settings.load_timeout_s,
-            artifacts=artifacts,
-        )
-        models_folder = None
+        registry = await open_registry(settings, database)
         registration = await stack.enter_async_context(
             open_registration(settings, repository, database, registry)
         )
-        if settings.models_dir is not None:
-            models_folder = ModelsFolder(
-                settings.models_dir, repository, registry, lifecycle, replicas
+        control = await stack.enter_async_context(
+            open_control(
+                settings,
+                registry,
+                demo=demo,
+                shared_bytes=lambda replica: shared_bytes(settings, replica),
             )
-            await models_folder.sync()
-        else:
-            await _adopt(registry, settings, demo=demo)
-
-        metrics = await stack.enter_async_context(
-            open_metrics(settings, database, registry, replicas, reconciler)
         )
-        stack.push_async_callback(monitor.stop)
-        if urls:
-            discovery = Discovery(urls, monitor, settings.triton_admin_key)
-            await discovery.refresh()
-            _background(stack, discovery.follow())
-        else:
-            await _start_embedded(stack, settings, monitor)
-
+        replicas, lifecycle = control.replicas, control.lifecycle
+        metrics = await stack.enter_async_context(
+            open_metrics(settings, database, registry, replicas, control.reconciler)
+        )
         rollouts = open_rollouts(settings, database, registry, lifecycle)
         admission = Admission(settings.max_concurrent_runs, settings.max_waiting_runs)
         runner = Runner(
@@ -207,74 +149,20 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
         )
         stack.callback(runner.close)
         await stack.enter_async_context(rollouts.running(runner.ask_challenger, runner.ask_version))
-        _background(stack, registry.follow(settings.catalog_poll_s))
         for work in metrics.background():
-            _background(stack, work)
-        if models_folder is not None:
-            _background(stack, models_folder.follow())
+            run_in_background(stack, work)
         yield Services(
             settings=settings,
             database=database,
             registry=registry,
             replicas=replicas,
-            reconciler=reconciler,
+            reconciler=control.reconciler,
             lifecycle=lifecycle,
             admission=admission,
             runner=runner,
-            models_folder=models_folder,
+            models_folder=control.models_folder,
             registration=registration,
             rollouts=rollouts.commands,
             metrics=metrics,
             aliases=Aliases(registry, registration.store, lifecycle),
         )
-
-
-def _shared_bytes(settings: Settings, replica: Replica) -> int:
-    """How much memory to share with a replica."""
-    if settings.shared_memory == "off":
-        return 0
-    wanted = settings.shared_memory == "on" or replica.client.endpoint.on_this_host
-    return settings.shared_memory_bytes // PAGE_BYTES * PAGE_BYTES if wanted else 0
-
-
-async def _adopt(registry: Registry, settings: Settings, *, demo: bool) -> None:
-    first_start = not registry.catalog.models
-    adopted = await adopt_repository(registry, settings.model_repository.resolve())
-    if demo and first_start and DEMO_MODEL in adopted:
-        champion = registry.catalog.model(DEMO_MODEL).champion.version
-        await registry.store.set_desired(DEMO_MODEL, add={champion}, actor="gateway")
-        await registry.refresh()
-
-
-async def _start_embedded(
-    stack: contextlib.AsyncExitStack, settings: Settings, monitor: Monitor
-) -> None:
-    listener = EmbeddedReplica(monitor)
-    triton = EmbeddedTriton(
-        EmbeddedOptions(
-            data_dir=settings.data_dir.resolve(),
-            repository=settings.model_repository.resolve(),
-            extra_arguments=triton_arguments(settings.otel_exporter_otlp_endpoint),
-        ),
-        listener,
-    )
-    # Nothing is under way in it by then: requests were drained before the stack is closed.
-    stack.push_async_callback(triton.stop, idle=True)
-    listener.attach(await triton.start())
-    stack.push_async_callback(listener.close)
-
-
-def _background(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until the stack closes; if it ends by itself, that is a fault and is logged."""
-    task = asyncio.create_task(work)
-
-    def ended(done: asyncio.Task[None]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            log.error("background_task_failed", exc_info=error)
-
-    async def stop() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    task.add_done_callback(ended)
-    stack.push_async_callback(stop)

@@ -16,9 +16,9 @@ from gateway.allocator import keep_large_buffers
 from gateway.app import create_app
 from gateway.cli.doctor import examine, show
 from gateway.cli.settings_table import settings_table
+from gateway.control import DEMO_MODEL
 from gateway.errors import StoreUnavailable
 from gateway.server import PortTaken, bind, serve
-from gateway.services import DEMO_MODEL
 from gateway.settings import Settings
 from gateway.telemetry.logging import configure_logging
 from gateway.triton.discovery import TritonUrlInvalid
