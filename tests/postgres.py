@@ -19,31 +19,53 @@ def find_binaries() -> Path | None:
     return Path(on_path).parent if on_path else None
 
 
-@contextlib.contextmanager
-def running_postgres(binaries: Path) -> Iterator[str]:
-    """Run a server; yields the SQLAlchemy URL of an empty database."""
-    with tempfile.TemporaryDirectory(prefix="pg") as name:
-        folder = Path(name)
-        as_user: list[str] = []
+class PostgresServer:
+    """A cluster in `folder`; it may be stopped and started again."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self._binaries = binaries
+        self._folder = folder
+        self._as_user: list[str] = []
         if os.geteuid() == 0:
             # It refuses to run as root.
             user = pwd.getpwnam("postgres")
             os.chown(folder, user.pw_uid, user.pw_gid)
-            as_user = [
-                "setpriv",
-                f"--reuid={user.pw_uid}",
-                f"--regid={user.pw_gid}",
-                "--clear-groups",
-            ]
-        data = folder / "data"
+            ids = f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"
+            self._as_user = ["setpriv", *ids, "--clear-groups"]
+        self.url = f"postgresql://gateway@/postgres?host={folder}"
+        self._run("initdb", "-D", folder / "data", "-U", "gateway", "-A", "trust", "--no-sync")
 
-        def run(*command: str | Path) -> None:
-            subprocess.run([*as_user, *command], check=True, capture_output=True, cwd=folder)
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off"
+        self._control("-o", options, "-l", self._folder / "log", "start")
 
-        run(binaries / "initdb", "-D", data, "-U", "gateway", "-A", "trust", "--no-sync")
-        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-        run(binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log", "start")
+    def stop(self) -> None:
+        """End it at once, as a crash would."""
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *arguments: str | Path) -> None:
+        self._run("pg_ctl", "-D", self._folder / "data", "-w", *arguments)
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        command = [*self._as_user, self._binaries / program, *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=self._folder)
+
+
+@contextlib.contextmanager
+def running_postgres_server(binaries: Path) -> Iterator[PostgresServer]:
+    """Run a server that the test may stop and start."""
+    with tempfile.TemporaryDirectory(prefix="pg") as name:
+        server = PostgresServer(binaries, Path(name))
+        server.start()
         try:
-            yield f"postgresql://gateway@/postgres?host={folder}"
+            yield server
         finally:
-            run(binaries / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+            server.stop()
+
+
+@contextlib.contextmanager
+def running_postgres(binaries: Path) -> Iterator[str]:
+    """Run a server; yields the SQLAlchemy URL of an empty database."""
+    with running_postgres_server(binaries) as server:
+        yield server.url

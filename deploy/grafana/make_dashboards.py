@@ -91,6 +91,18 @@ DASHBOARDS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
         ("p99", _quantile(0.99, _BUCKETS, _RUN, "version"), "{{version}}", "s"),
         ("Should be loaded", "gateway_version_desired", "{{model}}/{{version}}", "short"),
+        (
+            "Under way",
+            'max by (model, phase) (gateway_live_rollouts{model=~"$model"})',
+            "{{model}} {{phase}}",
+            "short",
+        ),
+        (
+            "Ended in the last hour",
+            'max by (model, outcome) (increase(gateway_rollouts_total{model=~"$model"}[1h]))',
+            "{{model}} {{outcome}}",
+            "short",
+        ),
     ],
     "Triton": [
         (

@@ -1,6 +1,7 @@
 """The stored metrics, and what Prometheus reads."""
 
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -14,8 +15,9 @@ from gateway.api.parameters import error_responses, read_version
 from gateway.errors import MetricsQueryInvalid
 from gateway.metrics.formats import COLUMNS, as_csv, as_parquet
 from gateway.metrics.query import DIMENSIONS, Answer, Question, ask, describe
-from gateway.metrics.times import iso, read_length_s, read_moment_s
+from gateway.metrics.times import iso, iso_ms, read_length_s, read_moment_s
 from gateway.services import Services
+from gateway.store.metrics_writers import Gap
 from gateway.store.request_metrics import DAY_S, HOUR_S, MINUTE_S, Filters
 
 router = APIRouter(tags=["metrics"])
@@ -72,6 +74,18 @@ class MetricsRow(BaseModel):
     infer_mean_s: float | None = Field(None, description="Mean in Triton.")
 
 
+class GapRow(BaseModel):
+    """A time of which one gateway's counts are not stored; what others counted is in the rows."""
+
+    start: str = Field(
+        description="Everything before is stored, UTC.", examples=["2026-01-31T12:00:01.500Z"]
+    )
+    end: str | None = Field(
+        description="When the gateway that counted was killed; null if it may come back with them."
+    )
+    at_most_s: float | None = Field(description="The length, in seconds.", examples=[4.5])
+
+
 class MetricsResponse(BaseModel):
     """The stored metrics of a time."""
 
@@ -80,6 +94,9 @@ class MetricsResponse(BaseModel):
     step_s: int = Field(description="Length of a row's span, in seconds.")
     group_by: list[str] = Field(description="What is told apart.")
     rows: list[MetricsRow] = Field(description="By start, then by group; only where requests were.")
+    gaps: list[GapRow] = Field(
+        description="What is missing: a gateway was killed, or cannot reach the database."
+    )
 
 
 class CategoriesRow(BaseModel):
@@ -181,7 +198,8 @@ async def metrics(
         raise MetricsQueryInvalid(
             f"The answer has {len(answer.rows)} rows, more than {_MAX_ROWS}: ask for a longer step."
         )
-    return _written(answer, format)
+    gaps = await services.metrics.gaps(answer.start_s, answer.end_s)
+    return _written(answer, gaps, format)
 
 
 @router.get(
@@ -252,7 +270,7 @@ async def prometheus(request: Request, services: ServicesOf) -> Response:
 async def exposition(services: Services, accept: str) -> Response:
     """Write what Prometheus reads."""
     counting = services.metrics
-    await counting.triton.refresh(services.replicas)
+    await counting.refresh(services.replicas)
     encode, content_type = choose_encoder(accept)
     return Response(encode(counting.instruments.registry), media_type=content_type)
 
@@ -301,7 +319,7 @@ def _status(text: str) -> int:
     raise MetricsQueryInvalid("A status reads 200, 404 or 5xx.")
 
 
-def _written(answer: Answer, form: Format) -> Response:
+def _written(answer: Answer, gaps: Sequence[Gap], form: Format) -> Response:
     rows = [_row(describe(row, answer)) for row in answer.rows]
     if form is Format.CSV:
         return Response(as_csv(rows), media_type="text/csv; charset=utf-8")
@@ -313,8 +331,16 @@ def _written(answer: Answer, form: Format) -> Response:
         "step_s": answer.step_s,
         "group_by": list(answer.group_by),
         "rows": rows,
+        "gaps": [_gap(gap) for gap in gaps],
     }
     return JSONResponse(body)
+
+
+def _gap(gap: Gap) -> dict[str, str | float | None]:
+    if gap.until_s is None:
+        return {"start": iso_ms(gap.since_s), "end": None, "at_most_s": None}
+    at_most_s = round(gap.until_s - gap.since_s, 3)
+    return {"start": iso_ms(gap.since_s), "end": iso_ms(gap.until_s), "at_most_s": at_most_s}
 
 
 def _row(named: dict[str, object]) -> dict[str, Any]:

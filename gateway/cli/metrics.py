@@ -66,6 +66,8 @@ def metrics_command(
             sparkline([counts.get(start, 0) for start in starts]),
         )
     console().print(table)
+    for gap in total["gaps"]:
+        console().print(missing(gap))
 
 
 @metrics_app.command("compare")
@@ -103,6 +105,16 @@ def compare_command(
         ratio = f"{other / one:.2f}" if one and other else ""
         table.add_row(name.replace("_", " "), milliseconds(one), milliseconds(other), ratio)
     console().print(table)
+
+
+def missing(gap: dict[str, Any]) -> str:
+    """Say what is not in the table, in a sentence."""
+    if gap["end"] is None:
+        return f"A gateway has stored nothing since {gap['start']}: its counts are missing so far."
+    return (
+        f"A gateway was killed at {gap['end']}: what it counted in the {gap['at_most_s']:.1f} s "
+        "before is missing."
+    )
 
 
 def sparkline(values: Sequence[float]) -> str:

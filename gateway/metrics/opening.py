@@ -1,13 +1,17 @@
 """Open everything that counts: the recorder, its writer, Prometheus, the samples, the roll-up."""
 
+import asyncio
 import contextlib
+import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gateway.metrics.gauges import StateCollector
+from gateway.metrics.presence import Presence
+from gateway.metrics.rollout_states import RolloutStates
 from gateway.metrics.rollup import Retention, Rollup
 from gateway.metrics.sampler import Sampler
 from gateway.metrics.triton_metrics import TritonMetrics
@@ -16,6 +20,7 @@ from gateway.registry.registry import Registry
 from gateway.registry.versions import Catalog
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.store.metrics_writers import Gap, MetricsWriterStore
 from gateway.store.request_metrics import RequestMetricsStore
 from gateway.store.version_samples import VersionSampleStore
 from gateway.telemetry.observation import Observation
@@ -33,6 +38,9 @@ class Metrics:
     enabled: bool
     recorder: Recorder
     writer: MetricsWriter
+    presence: Presence
+    writers: MetricsWriterStore
+    rollouts: RolloutStates
     requests: RequestMetricsStore
     samples: VersionSampleStore
     instruments: RequestInstruments
@@ -47,10 +55,25 @@ class Metrics:
             model, version = self.recorder.record(seen)
             self.instruments.record(seen, model, version)
 
+    async def refresh(self, replicas: ReplicaSet) -> None:
+        """Read what a scrape shows of the replicas and of the database."""
+        await asyncio.gather(self.triton.refresh(replicas), self.rollouts.refresh())
+
+    async def gaps(self, start_s: float, end_s: float) -> Sequence[Gap]:
+        """
+        Read which counts are missing in [start_s, end_s).
+
+        Raises:
+            StoreUnavailable: The database is away.
+        """
+        silent_s = time.time() - 60 - 2 * self.flush_interval_s
+        return await self.writers.gaps(start_s, end_s, silent_s=silent_s)
+
     def background(self) -> Iterator[Coroutine[Any, Any, None]]:
         """Yield what has to run for as long as the gateway does."""
         if self.enabled:
             yield self.writer.follow(self.flush_interval_s)
+            yield self.presence.follow()
             yield self.sampler.follow()
         yield self.rollup.follow()
 
@@ -67,8 +90,11 @@ async def open_metrics(
     names = _Names(registry)
     recorder = Recorder(names.known, max_cells=settings.metrics_held_rows)
     # Rows of this process, told from those of its predecessor and of other gateways.
-    writer = uuid.uuid4().hex[:8]
+    name = uuid.uuid4().hex[:8]
     requests, samples = RequestMetricsStore(database), VersionSampleStore(database)
+    writers = MetricsWriterStore(database)
+    writer = MetricsWriter(recorder, requests, name=name)
+    interval_s = settings.metrics_flush_interval_s
     instruments = RequestInstruments()
 
     def keep_registered(catalog: Catalog) -> None:
@@ -82,12 +108,18 @@ async def open_metrics(
             lambda: registry.catalog, replicas, recorder, lambda: reconciler.load_times_s
         )
     )
-    triton = TritonMetrics()
+    triton, rollouts = TritonMetrics(), RolloutStates(lambda: registry.catalog, database)
     instruments.add(triton)
+    instruments.add(rollouts)
     metrics = Metrics(
         enabled=settings.metrics,
         recorder=recorder,
-        writer=MetricsWriter(recorder, requests, writer=writer),
+        writer=writer,
+        writers=writers,
+        presence=Presence(
+            settings.data_dir.resolve() / "metrics", writers, writer, interval_s=interval_s
+        ),
+        rollouts=rollouts,
         requests=requests,
         samples=samples,
         instruments=instruments,
@@ -95,6 +127,7 @@ async def open_metrics(
         rollup=Rollup(
             requests,
             samples,
+            writers,
             Retention(
                 settings.metrics_minutes_kept_s,
                 settings.metrics_hours_kept_s,
@@ -104,17 +137,17 @@ async def open_metrics(
         sampler=Sampler(
             replicas,
             samples,
-            writer=writer,
+            writer=name,
             load_times_s=lambda: reconciler.load_times_s,
             stubs=lambda: _stubs(settings.data_dir),
         ),
-        flush_interval_s=settings.metrics_flush_interval_s,
+        flush_interval_s=interval_s,
     )
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(triton.close)
+        if settings.metrics:
+            await stack.enter_async_context(metrics.presence.shown())
         yield metrics
-    finally:
-        await metrics.writer.try_flush()
-        await metrics.triton.close()
 
 
 class _Names:

@@ -3,7 +3,8 @@ Keeping the stored metrics small: minutes become hours, hours become days, and w
 its retention goes.
 
 Every gateway may try; whoever moves the level first has done it, and the others find it done. A
-span is rolled up an hour after its end, when no gateway still holds minutes of it back.
+span is rolled up an hour after its end; a gateway that still held minutes of it back, because it
+could not reach the database, has it rolled up again.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import structlog
 
 from gateway.errors import StoreUnavailable
 from gateway.metrics.merging import roll_up
+from gateway.store.metrics_writers import MetricsWriterStore
 from gateway.store.request_metrics import (
     DAY_S,
     HOUR_S,
@@ -44,10 +46,15 @@ class Rollup:
     """Rolls up and prunes."""
 
     def __init__(
-        self, store: RequestMetricsStore, samples: VersionSampleStore, retention: Retention
+        self,
+        store: RequestMetricsStore,
+        samples: VersionSampleStore,
+        writers: MetricsWriterStore,
+        retention: Retention,
     ) -> None:
         self._store = store
         self._samples = samples
+        self._writers = writers
         self._retention = retention
 
     async def follow(self) -> None:
@@ -88,22 +95,20 @@ class Rollup:
             # Arithmetic on thousands of sketches: in a thread, so that requests go on.
             merged = await asyncio.to_thread(roll_up, rows, resolution_s)
             if not await self._store.complete(resolution_s, merged, was_s=was_s, now_s=end_s):
-                return  # another gateway is at it
+                return  # another gateway is at it, or a late minute came just now
             was_s = end_s
 
     async def _prune(self, now_s: int) -> None:
         levels = await self._store.levels()
-        # Nothing goes before it stands in the coarser resolution.
-        minutes_s = min(levels[HOUR_S].complete_to_s, int(now_s - self._retention.minutes_s))
-        hours_s = min(levels[DAY_S].complete_to_s, int(now_s - self._retention.hours_s))
         due = {
-            MINUTE_S: minutes_s // HOUR_S * HOUR_S,
-            HOUR_S: hours_s // DAY_S * DAY_S,
+            MINUTE_S: int(now_s - self._retention.minutes_s) // HOUR_S * HOUR_S,
+            HOUR_S: int(now_s - self._retention.hours_s) // DAY_S * DAY_S,
             DAY_S: int(now_s - self._retention.days_s) // DAY_S * DAY_S,
         }
         for resolution_s, before_s in due.items():
             if before_s > levels[resolution_s].kept_from_s:
                 await self._store.prune(resolution_s, before_s)
+        await self._writers.forget(now_s - self._retention.days_s)
         await self._samples.thin(
             minutes_before_s=int(now_s - self._retention.minutes_s) // HOUR_S * HOUR_S,
             hours_before_s=int(now_s - self._retention.hours_s) // HOUR_S * HOUR_S,

@@ -49,6 +49,12 @@ def iso(moment_s: int) -> str:
     return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def iso_ms(moment_s: float) -> str:
+    """Write a moment, to the millisecond, in UTC."""
+    moment = datetime.fromtimestamp(moment_s, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _number(text: str) -> bool:
     return re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text) is not None
 

@@ -5,7 +5,8 @@ keeps what it can.
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -19,12 +20,20 @@ _ROWS_AT_ONCE = 2000
 
 
 class MetricsWriter:
-    """Writes a recorder's cells. `writer` names this process, for as long as it lives."""
+    """Writes a recorder's cells. `name` tells this process from every other, before and after."""
 
-    def __init__(self, recorder: Recorder, store: RequestMetricsStore, *, writer: str) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        store: RequestMetricsStore,
+        *,
+        name: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._recorder = recorder
         self._store = store
-        self._writer = writer
+        self.name = name
+        self._clock = clock
         self._flushing = asyncio.Lock()
         self._reachable = True
 
@@ -36,29 +45,41 @@ class MetricsWriter:
             StoreUnavailable: The database is away; the recorder keeps what was not written.
         """
         async with self._flushing:
+            stored_to_s = self._clock()
             cells = self._recorder.unwritten()
-            for at in range(0, len(cells), _ROWS_AT_ONCE):
-                await self._write(cells[at : at + _ROWS_AT_ONCE])
+            # The last transaction says that all is stored, also if there was nothing to write.
+            *before, last = [
+                cells[at : at + _ROWS_AT_ONCE] for at in range(0, len(cells), _ROWS_AT_ONCE)
+            ] or [[]]
+            for part in before:
+                await self._write(part, None)
+            await self._write(last, stored_to_s)
             self._recorder.forget_written()
 
-    async def _write(self, cells: Sequence[tuple[Key, Cell]]) -> None:
+    async def _write(self, cells: Sequence[tuple[Key, Cell]], stored_to_s: float | None) -> None:
         rows, counted = [], []
         for key, cell in cells:
             rows.append(_stored(key, cell))
             counted.append((cell, cell.requests))
             # A cell is packed in a quarter of a millisecond; requests go on in between.
             await asyncio.sleep(0)
-        await self._store.write(rows, writer=self._writer)
-        for cell, requests in counted:
+        taken_from_s = await self._store.write(rows, writer=self.name, stored_to_s=stored_to_s)
+        for row, (cell, requests) in zip(rows, counted, strict=True):
+            if row.start_s < taken_from_s:
+                self._recorder.lose(requests - cell.written)
             cell.written = requests
 
     async def follow(self, interval_s: float) -> None:
-        """Flush for ever, every `interval_s` seconds."""
+        """Flush for ever, so often that a kill loses what was counted in `interval_s` at most."""
+        took_s = 0.0
         while True:
-            await asyncio.sleep(interval_s)
+            # What a flush brings is safe when it ends: the time that it takes counts, too.
+            await asyncio.sleep(max(0.9 * interval_s - took_s, 0.5 * interval_s))
+            began_s = time.monotonic()
             await self.try_flush()
+            took_s = time.monotonic() - began_s
 
-    async def try_flush(self) -> None:
+    async def try_flush(self) -> bool:
         """Flush if the database can be reached; says once when it goes and when it comes back."""
         try:
             await self.flush()
@@ -71,6 +92,7 @@ class MetricsWriter:
                 lost = self._recorder.lost
                 log.info("metrics_stored_again", lost_rows=lost.rows, lost_requests=lost.requests)
             self._reachable = True
+        return self._reachable
 
 
 def _stored(key: Key, cell: Cell) -> StoredMetrics:

@@ -7,23 +7,27 @@ write may be repeated, and gateways add up when rows are read. What is rolled up
 
 `metrics_levels` says for each resolution up to when it is complete and from when on it still has
 its rows; moving both in the transaction that writes or deletes rows keeps a reader from counting
-anything twice or not at all.
+anything twice or not at all. A minute that comes when its hour is complete already takes that back:
+the hour is read from its minutes again until it is rolled up once more. Nothing is ever added to
+what was rolled up, so that it does not matter how much of the minute was in it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.store.database import Database
-from gateway.store.metrics_tables import LevelRow, RequestMetricsRow
+from gateway.store.metrics_tables import LevelRow, MetricsWriterRow, RequestMetricsRow
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 RESOLUTIONS_S = (MINUTE_S, HOUR_S, DAY_S)
 _BATCH_ROWS = 500
+_FINER = {HOUR_S: MINUTE_S, DAY_S: HOUR_S}
+_COARSER = {MINUTE_S: HOUR_S, HOUR_S: DAY_S}
 _KEY = ("resolution_s", "start_s", "endpoint", "model", "version", "status", "writer")
 
 
@@ -84,23 +88,38 @@ class RequestMetricsStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def write(self, rows: Iterable[StoredMetrics], *, writer: str) -> None:
+    async def write(
+        self, rows: Iterable[StoredMetrics], *, writer: str, stored_to_s: float | None = None
+    ) -> int:
         """
-        Write minutes of one writer, each replacing what that writer said of it before. A minute
-        that was held back for so long that its hour is rolled up already is added there, too.
+        Write minutes of one writer, each replacing what that writer said of it before.
+
+        Args:
+            rows: The minutes.
+            writer: Who counted them.
+            stored_to_s: Everything that it counted before this moment is stored with these rows.
+
+        Returns:
+            The moment before which minutes are not taken any more: what they would be added to is
+            rolled up, and its own minutes are deleted. Such rows were not written.
         """
-        minutes = list(rows)
-        if not minutes:
-            return
         async with self._database.write() as session:
-            values = [_values(row, MINUTE_S, writer) for row in minutes]
-            for level in (await session.scalars(select(LevelRow).with_for_update())).all():
-                values += [
-                    _values(row, level.resolution_s, writer)
-                    for row in minutes
-                    if row.start_s < level.complete_to_s
-                ]
-            await _upsert(session, values)
+            locked = select(LevelRow).with_for_update()
+            levels = {row.resolution_s: row for row in (await session.scalars(locked)).all()}
+            taken_from_s = max(
+                (level.kept_from_s for level in levels.values() if level.resolution_s < DAY_S),
+                default=0,
+            )
+            minutes = [row for row in rows if row.start_s >= taken_from_s]
+            await _upsert(session, [_values(row, MINUTE_S, writer) for row in minutes])
+            for resolution_s, level in levels.items():
+                for row in minutes:
+                    begins_s = row.start_s // resolution_s * resolution_s
+                    if resolution_s > MINUTE_S and begins_s < level.complete_to_s:
+                        level.complete_to_s = begins_s
+            if stored_to_s is not None:
+                await _say_stored(session, writer, stored_to_s)
+        return taken_from_s
 
     async def levels(self) -> dict[int, Level]:
         """Read the state of every resolution."""
@@ -140,32 +159,41 @@ class RequestMetricsStore:
         Write what was rolled up and say that the resolution is complete up to `now_s`.
 
         Returns:
-            False if it was not complete up to just `was_s` any more: another gateway was faster,
-            and nothing was written.
+            False if it was not complete up to just `was_s` any more, because another gateway was
+            faster, or if rows came since these were made of them; then nothing was written.
         """
+        made = list(rows)
         async with self._database.write() as session:
             await _make_level(session, resolution_s)
-            # The row is the lock, and the comparison tells whether it was free.
-            moved = await session.execute(
-                update(LevelRow)
-                .where(LevelRow.resolution_s == resolution_s, LevelRow.complete_to_s == was_s)
-                .values(complete_to_s=now_s)
-                .returning(LevelRow.resolution_s)
-            )
-            if moved.first() is None:
+            level = await session.get_one(LevelRow, resolution_s, with_for_update=True)
+            if level.complete_to_s != was_s:
                 return False
-            await _upsert(session, [_values(row, resolution_s, "") for row in rows])
+            # Rows only grow, so that the same sum means the same rows.
+            finer = select(func.coalesce(func.sum(RequestMetricsRow.requests), 0)).where(
+                RequestMetricsRow.resolution_s == _FINER[resolution_s],
+                RequestMetricsRow.start_s >= now_s - resolution_s,
+                RequestMetricsRow.start_s < now_s,
+            )
+            if await session.scalar(finer) != sum(row.requests for row in made):
+                return False
+            level.complete_to_s = now_s
+            await _upsert(session, [_values(row, resolution_s, "") for row in made])
             return True
 
     async def prune(self, resolution_s: int, before_s: int) -> None:
-        """Delete a resolution's rows whose span begins before a moment, and say so."""
+        """
+        Delete a resolution's rows whose span begins before a moment, and say so; but nothing that
+        does not stand in the coarser resolution.
+        """
         async with self._database.write() as session:
             await _make_level(session, resolution_s)
-            await session.execute(
-                update(LevelRow)
-                .where(LevelRow.resolution_s == resolution_s, LevelRow.kept_from_s < before_s)
-                .values(kept_from_s=before_s)
-            )
+            locked = select(LevelRow).with_for_update()
+            levels = {row.resolution_s: row for row in (await session.scalars(locked)).all()}
+            if (coarser_s := _COARSER.get(resolution_s)) is not None:
+                coarser = levels.get(coarser_s)
+                before_s = min(before_s, coarser.complete_to_s if coarser else 0)
+            level = levels[resolution_s]
+            level.kept_from_s = max(level.kept_from_s, before_s)
             await session.execute(
                 delete(RequestMetricsRow).where(
                     RequestMetricsRow.resolution_s == resolution_s,
@@ -208,6 +236,16 @@ async def _upsert(session: AsyncSession, values: Sequence[dict[str, Any]]) -> No
     statement = statement.on_conflict_do_update(index_elements=_KEY, set_=replaced)
     for at in range(0, len(values), _BATCH_ROWS):
         await session.execute(statement, values[at : at + _BATCH_ROWS])
+
+
+async def _say_stored(session: AsyncSession, writer: str, stored_to_s: float) -> None:
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = insert(MetricsWriterRow).values(writer=writer, stored_to_s=stored_to_s)
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["writer"], set_={"stored_to_s": statement.excluded.stored_to_s}
+        )
+    )
 
 
 async def _make_level(session: AsyncSession, resolution_s: int) -> None:

@@ -130,9 +130,17 @@ class Recorder:
         for key in done:
             del self._cells[key]
 
+    def lose(self, requests: int) -> None:
+        """Count requests of one cell that can be stored no more."""
+        self.lost.rows += 1
+        self.lost.requests += requests
+
     def _give_up_oldest(self) -> None:
-        oldest = min(self._cells, key=lambda key: key.start_s)
+        # They were made in the order of their minutes. One that still counts is kept in any case:
+        # made anew it would replace what is stored of it.
+        oldest = next(iter(self._cells))
+        if oldest.start_s + MINUTE_S > self._clock():
+            return
         cell = self._cells.pop(oldest)
         if cell.requests > cell.written:
-            self.lost.rows += 1
-            self.lost.requests += cell.requests - cell.written
+            self.lose(cell.requests - cell.written)

@@ -10,6 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,9 @@ import pytest
 from PIL import Image
 from prometheus_client import parser
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from gateway.cli import app
 from tests.gateway_process import GatewayProcess, running_gateway
 
 _REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -32,6 +35,13 @@ def _image() -> str:
 def _folder(tmp_path: Path) -> Path:
     shutil.copytree(_REPOSITORY / "digits", tmp_path / "repository" / "digits")
     return tmp_path
+
+
+def _cli(*arguments: str, fails: bool = False) -> str:
+    """Run a command of the command line; return what it prints."""
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert (done.exit_code != 0) == fails, done.output
+    return str(done.output)
 
 
 @pytest.fixture(scope="module")
@@ -176,25 +186,36 @@ async def test_a_graceful_stop_loses_nothing(tmp_path: Path) -> None:
     assert {key: stored[key] for key in sent} == dict(sent)
 
 
-async def test_a_kill_loses_at_most_one_interval(tmp_path: Path) -> None:
-    """After SIGKILL, everything older than the flush interval is there."""
+async def test_a_kill_loses_at_most_one_interval_and_the_next_start_says_what(
+    tmp_path: Path,
+) -> None:
+    """After SIGKILL all but the last flush interval is there, and what is missing is told."""
     folder = _folder(tmp_path)
-    interval_s = 0.5
+    interval_s = 2.0
     environment = {"METRICS_FLUSH_INTERVAL_S": str(interval_s)}
     answered_at_s = []
     with running_gateway(folder, "--demo", environment=environment) as first:
-        ends_s = time.monotonic() + 3
-        while time.monotonic() < ends_s:
+        ends_s = time.time() + 1.5 * interval_s
+        while time.time() < ends_s:
             first.client.get("/api/v1/list")
-            answered_at_s.append(time.monotonic())
-        killed_s = time.monotonic()
+            answered_at_s.append(time.time())
+        killed_s = time.time()
         first.kill()
-    with running_gateway(folder) as second:
+    with running_gateway(folder, environment=environment) as second:
         stored = _stored(second.client, endpoint="list")["list", 200]
-    # Twice: the flush under way at the moment of the kill is lost, too.
-    safe = sum(at_s < killed_s - 2 * interval_s for at_s in answered_at_s)
-    assert safe <= stored <= len(answered_at_s)
-    assert safe > 0
+        (gap,) = second.client.get("/api/v1/metrics").json()["gaps"]
+        assert any("metrics_lost" in line and gap["start"] in line for line in second.output)
+        asked = {"start": str(killed_s + 120), "end": str(killed_s + 180)}
+        assert second.client.get("/api/v1/metrics", params=asked).json()["gaps"] == []
+        table = _cli("metrics", "--url", second.url)
+        assert f"the {gap['at_most_s']:.1f} s before is missing" in " ".join(table.split())
+    safe = sum(at_s < killed_s - interval_s for at_s in answered_at_s)
+    assert 0 < safe <= stored <= len(answered_at_s)
+    start_s, end_s = (datetime.fromisoformat(gap[name]).timestamp() for name in ("start", "end"))
+    assert start_s <= killed_s <= end_s
+    assert gap["at_most_s"] == pytest.approx(end_s - start_s, abs=0.002)
+    assert sum(at_s < start_s for at_s in answered_at_s) <= stored
+    assert gap["at_most_s"] <= 1.1 * interval_s
 
 
 async def test_every_metric_is_documented(gateway: GatewayProcess) -> None:

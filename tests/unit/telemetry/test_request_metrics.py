@@ -86,6 +86,15 @@ def test_what_cannot_be_held_is_given_up_and_counted() -> None:
     assert (recorder.lost.rows, recorder.lost.requests) == (2, 4)
 
 
+def test_a_cell_that_still_counts_is_kept() -> None:
+    """More kinds of requests in one minute than may be held: each is still counted in one cell."""
+    recorder = Recorder(_known, max_cells=2, clock=lambda: 0.0)
+    for status in (200, 404, 409, 200, 404, 409):
+        recorder.record(Observation("run", "m", 1, status))
+    assert [cell.requests for _, cell in recorder.unwritten()] == [2, 2, 2]
+    assert recorder.lost.requests == 0
+
+
 def test_series_of_a_deleted_version_go() -> None:
     """What is registered no more is shown no more."""
     instruments = RequestInstruments()

@@ -24,11 +24,11 @@ def upgrade() -> None:
         sa.Column("lost_to_s", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("writer"),
     )
-    for resolution_s in (60, 3600, 86400):
-        op.execute(
-            "INSERT INTO metrics_levels (resolution_s, complete_to_s, kept_from_s) "
-            f"VALUES ({resolution_s}, 0, 0) ON CONFLICT DO NOTHING"
-        )
+    # One may be there: a level was made by its first roll-up.
+    op.execute(
+        "INSERT INTO metrics_levels (resolution_s, complete_to_s, kept_from_s) "
+        "VALUES (60, 0, 0), (3600, 0, 0), (86400, 0, 0) ON CONFLICT DO NOTHING"
+    )
 
 
 def downgrade() -> None:
