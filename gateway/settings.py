@@ -85,6 +85,13 @@ class Settings(BaseSettings):
             "NVIDIA's Triton container."
         ),
     )
+    keep_graph: bool = Field(
+        False,
+        description=(
+            "Publish models as they are, also where a uint8 input in front of the graph is exact. "
+            "A registration may say otherwise (`keep_graph`)."
+        ),
+    )
     max_image_pixels: int = Field(
         25_000_000, gt=0, description="Largest image (width × height); checked before decoding."
     )

@@ -23,9 +23,11 @@ from tools.model_config import ConfigOptions, placement_for_machine
 from tools.names import check_model_name, check_version
 from tools.onnx_signature import check_classifier, read_signature
 from tools.placement import Placement
-from tools.plan import plan_config
+from tools.plan import plan_version
 from tools.publish import next_version, publish_version
+from tools.published import newest_input
 from tools.signature import ModelSignature
+from tools.uint8_input import InputPolicy
 
 REFUSED = 2
 
@@ -44,6 +46,16 @@ Threads = Annotated[
     int, typer.Option(min=0, help="Threads in each instance; 0: chosen from this machine's cores.")
 ]
 MaxBatch = Annotated[int, typer.Option(min=0, help="Largest batch; 0: never batch.")]
+KeepGraph = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-graph/--no-keep-graph",
+        help=(
+            "Keep the graph as it is, or put a Cast from UINT8 in front of it where that is exact. "
+            "Default: the Cast, unless the model's newest version takes what the graph takes."
+        ),
+    ),
+]
 
 
 @app.callback()
@@ -87,11 +99,14 @@ def config(
     instances: Instances = 0,
     threads: Threads = 0,
     max_batch_size: MaxBatch = 8,
+    keep_graph: KeepGraph = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the config.pbtxt for a model. Writes nothing."""
     with _refusals(model, as_json=as_json):
-        text = _planned(model, name, version, labels, _options(instances, threads, max_batch_size))
+        policy = InputPolicy(keep_graph=keep_graph)
+        options = _options(instances, threads, max_batch_size)
+        text = _planned(model, name, version, labels, options, policy)
     _print_config(text, as_json=as_json)
 
 
@@ -108,6 +123,7 @@ def publish(
     instances: Instances = 0,
     threads: Threads = 0,
     max_batch_size: MaxBatch = 8,
+    keep_graph: KeepGraph = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the config.pbtxt and write nothing.")
     ] = False,
@@ -118,8 +134,10 @@ def publish(
     with _refusals(model, as_json=as_json):
         check_model_name(name)
         number = next_version(repository, name) if version is None else check_version(version)
+        policy = InputPolicy(keep_graph=keep_graph, beside=newest_input(repository, name))
         if dry_run:
-            _print_config(_planned(model, name, number, labels, options), as_json=as_json)
+            planned = _planned(model, name, number, labels, options, policy)
+            _print_config(planned, as_json=as_json)
             return
         published = publish_version(
             model,
@@ -127,6 +145,7 @@ def publish(
             name=name,
             version=number,
             options=options,
+            policy=policy,
             labels=_read_labels(labels),
             check=check_classifier,
         )
@@ -136,12 +155,16 @@ def publish(
                 "name": published.name,
                 "version": published.version,
                 "digest": published.digest,
+                "source_digest": published.source_digest,
                 "size_bytes": published.size_bytes,
                 "signature": published.signature.to_json(),
+                "changes": list(published.changes),
             }
         )
     else:
         typer.echo(f"Published {name} version {number} ({published.digest})")
+        for change in published.changes:
+            typer.echo(_printable(change))
 
 
 def main() -> None:
@@ -150,17 +173,23 @@ def main() -> None:
 
 
 def _planned(
-    model: Path, name: str, version: int, labels: Path | None, options: ConfigOptions
+    model: Path,
+    name: str,
+    version: int,
+    labels: Path | None,
+    options: ConfigOptions,
+    policy: InputPolicy,
 ) -> str:
-    signature, planned = plan_config(
+    plan = plan_version(
         model,
         name=check_model_name(name),
         version=check_version(version),
         options=options,
+        policy=policy,
         labels=_read_labels(labels),
     )
-    check_classifier(signature)
-    return model_config.render(planned)
+    check_classifier(plan.signature)
+    return model_config.render(plan.config)
 
 
 def _options(instances: int, threads: int, max_batch_size: int) -> ConfigOptions:
@@ -192,10 +221,13 @@ def _refusals(model: Path, *, as_json: bool) -> Iterator[None]:
         code = error.code if isinstance(error, ToolError) else "file_unreadable"
         if as_json:
             _print_json({"code": code, "detail": str(error)})
-        # A model may name its tensors as it likes: no control character reaches the terminal.
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{model}: {error}")
-        typer.echo(line, err=True)
+        typer.echo(_printable(f"{model}: {error}"), err=True)
         sys.exit(REFUSED)
+
+
+def _printable(text: str) -> str:
+    """Escape control characters: a model may name its tensors as it likes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _print_config(text: str, *, as_json: bool) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "check_classifier",
     "read_graph",
     "read_signature",
+    "real_inputs",
     "signature_of",
 ]
 
@@ -119,7 +120,7 @@ def signature_of(model: onnx.ModelProto) -> ModelSignature:
     names += [opset.domain for opset in model.opset_import]
     if not all(map(_is_text, names)):
         raise ModelInvalid("A name in the model is not UTF-8.")
-    inputs = {value.name: _declared(value) for value in _real_inputs(model.graph)}
+    inputs = {value.name: _declared(value) for value in real_inputs(model.graph)}
     outputs = {value.name: _declared(value) for value in model.graph.output}
     inferred = _inferred_outputs(model)
     outputs = {
@@ -146,7 +147,7 @@ def accepts_inputs(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -
     """
     concrete = onnx.ModelProto()
     concrete.CopyFrom(model)
-    for value in _real_inputs(concrete.graph):
+    for value in real_inputs(concrete.graph):
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims, shapes[value.name], strict=True):
             dim.dim_value = size
@@ -154,6 +155,16 @@ def accepts_inputs(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -
     del concrete.graph.value_info[:]
     _forget_shapes(concrete.graph.output)
     return _infer(concrete, strict=True) is not None
+
+
+def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """
+    List what a request must bring, in order: the inputs without the initializers among them, which
+    had to be listed there until IR 3, and still may be.
+    """
+    given = {tensor.name for tensor in graph.initializer}
+    given |= {tensor.values.name for tensor in graph.sparse_initializer}
+    return [value for value in graph.input if value.name not in given]
 
 
 def _drop_weights(graph: onnx.GraphProto) -> None:
@@ -166,13 +177,6 @@ def _drop_weights(graph: onnx.GraphProto) -> None:
 def _is_text(name: object) -> bool:
     """Whether the name is UTF-8: protobuf hands out other bytes as bytes."""
     return isinstance(name, str)
-
-
-def _real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Leave out initializers: until IR 3 they had to be listed as inputs, and still may be."""
-    given = {tensor.name for tensor in graph.initializer}
-    given |= {tensor.values.name for tensor in graph.sparse_initializer}
-    return [value for value in graph.input if value.name not in given]
 
 
 def _declared(value: onnx.ValueInfoProto) -> tuple[int, _KnownShape]:
@@ -238,7 +242,7 @@ def _tensors(
 
 
 def _refused(reason: str, graph: onnx.GraphProto) -> SignatureUnsupported:
-    inputs = ", ".join(map(_describe, _real_inputs(graph))) or "none"
+    inputs = ", ".join(map(_describe, real_inputs(graph))) or "none"
     outputs = ", ".join(map(_describe, graph.output)) or "none"
     return SignatureUnsupported(
         f"The signature cannot be served: {reason}. The model has "

@@ -4,35 +4,61 @@ written here.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tools import model_config
 from tools.errors import SignatureUnsupported
 from tools.model_config import ConfigOptions
-from tools.onnx_signature import accepts_inputs, read_graph, signature_of
+from tools.onnx_signature import MAX_FILE_BYTES, accepts_inputs, read_graph, signature_of
 from tools.signature import ModelSignature
+from tools.uint8_input import Decision, InputPolicy, feed_bytes
 
 LABELS_FILE = "labels.txt"
+# What the changed graph may be larger by; a file at the very limit is left as it is.
+_ROOM_BYTES = 1 << 16
 
 
-def plan_config(
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What would be published.
+
+    Attributes:
+        graph: The graph, without its weights.
+        signature: What it takes and answers.
+        config: How it would be served.
+        changes: What is other than in the file, a sentence each; none: the file is published.
+        kept: Whether the graph would have been changed, but is wished as it is.
+    """
+
+    graph: onnx.ModelProto
+    signature: ModelSignature
+    config: pb.ModelConfig
+    changes: tuple[str, ...]
+    kept: bool
+
+
+def plan_version(
     source: Path,
     *,
     name: str,
     version: int,
     options: ConfigOptions,
+    policy: InputPolicy,
     labels: Sequence[str] | None = None,
-) -> tuple[ModelSignature, pb.ModelConfig]:
+) -> Plan:
     """
-    Read a model and decide how it would be configured. Writes nothing.
+    Read a model and decide how it would be published. Writes nothing.
 
     Args:
         source: The model file.
         name, version: Under which it would be published.
         options: How to serve it. A warm-up is left out if the graph may not take its shapes.
+        policy: When its graph gets a uint8 input.
         labels: One class name for each score, in order.
 
     Raises:
@@ -46,11 +72,16 @@ def plan_config(
     if labels is not None:
         _check_labels(labels, signature)
         options = replace(options, label_filename=f"{version}/{LABELS_FILE}")
+    decision = policy.decide(graph, signature.inputs[0])
+    changes: tuple[str, ...] = ()
+    if decision is Decision.CHANGE and source.stat().st_size <= MAX_FILE_BYTES - _ROOM_BYTES:
+        changes = (feed_bytes(graph),)
+        signature = signature_of(graph)
     if options.warm_up and _sizes_are_guessed(signature):
         shapes = model_config.warm_up_shapes(signature)
         options = replace(options, warm_up=accepts_inputs(graph, shapes))
     config = model_config.generate_config(name, signature, versions=[version], options=options)
-    return signature, config
+    return Plan(graph, signature, config, changes, kept=decision is Decision.KEEP)
 
 
 def _sizes_are_guessed(signature: ModelSignature) -> bool:

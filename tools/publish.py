@@ -1,7 +1,8 @@
 """
 Publish a version of a model: the one entry for the gateway and the command line.
 
-    copy into staging → read the signature of the copy → generate the configuration → rename
+    copy into staging → read the signature of the copy → generate the configuration
+    → write what is changed in the graph, if anything → rename
 
 The labels lie in the version's directory because a new file beside config.pbtxt makes Triton reload
 every version of the model; a version has its own labels or none. A rewritten config.pbtxt reloads
@@ -14,20 +15,24 @@ Source: Triton, Model Repository; Triton, Model Management.
 import os
 import stat
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tools import model_config
+from tools.digests import digest_file
 from tools.errors import ModelInvalid, NameConflict, VersionExists
 from tools.existing_config import complete, fits, with_labels
 from tools.model_config import ConfigOptions
+from tools.model_writer import write_model
 from tools.names import check_model_name, check_version
-from tools.plan import LABELS_FILE, plan_config
+from tools.plan import LABELS_FILE, Plan, plan_version
 from tools.published import (
     CONFIG_FILE,
     MODEL_FILE,
     PublishedVersion,
+    newest_input,
     next_version,
     published_versions,
     read_config,
@@ -40,9 +45,11 @@ from tools.repository_writer import (
     publish_model,
     refuse_escape,
     staging_folder,
+    synced_file,
     write_synced,
 )
 from tools.signature import ModelSignature
+from tools.uint8_input import InputPolicy
 
 __all__ = [
     "PublishedVersion",
@@ -61,6 +68,7 @@ def publish_version(
     name: str,
     version: int,
     options: ConfigOptions,
+    policy: InputPolicy | None = None,
     labels: Sequence[str] | None = None,
     check: Callable[[ModelSignature], None] | None = None,
 ) -> PublishedVersion:
@@ -75,6 +83,8 @@ def publish_version(
         repository: The model repository; it is made if it is not there.
         name, version: Under which to publish.
         options: How to serve it.
+        policy: When its graph gets a uint8 input; None: the default one. Where it does not say what
+            the version must be able to stand beside, that is the newest one in the repository.
         labels: One class name for each score, in order.
         check: Called with the signature before anything is published; what it raises is raised.
 
@@ -96,17 +106,53 @@ def publish_version(
         # <staging>/NAME is laid out as the model's directory will be.
         staged = staging / name / str(version)
         staged.mkdir(parents=True)
-        digest, size_bytes = copy_synced(source, staged / MODEL_FILE)
+        copy = staging / MODEL_FILE
+        copy_synced(source, copy)
         # Of the copy: what is described is what will be served, whatever becomes of the source.
-        signature, config = plan_config(
-            staged / MODEL_FILE, name=name, version=version, options=options, labels=labels
+        plan = plan_version(
+            copy,
+            name=name,
+            version=version,
+            options=options,
+            policy=_beside_newest(policy or InputPolicy(), repository, name),
+            labels=labels,
         )
         if check is not None:
-            check(signature)
+            check(plan.signature)
+        source_digest = digest_file(copy)
+        placed = _place_model(plan, copy, staged / MODEL_FILE)
+        digest = digest_file(placed) if plan.changes else source_digest
+        size_bytes = placed.stat().st_size
         if labels is not None:
             write_synced(staged / LABELS_FILE, "".join(f"{label}\n" for label in labels))
-        text = _publish(staging / name, model, version, signature, config)
-    return PublishedVersion(name, version, digest, digest, size_bytes, signature, text)
+        text = _publish(staging / name, model, version, plan.signature, plan.config)
+    return PublishedVersion(
+        name=name,
+        version=version,
+        digest=digest,
+        source_digest=source_digest,
+        size_bytes=size_bytes,
+        signature=plan.signature,
+        config_text=text,
+        changes=plan.changes,
+        kept_graph=plan.kept,
+    )
+
+
+def _beside_newest(policy: InputPolicy, repository: Path, name: str) -> InputPolicy:
+    if policy.keep_graph is not None or policy.beside is not None:
+        return policy
+    return replace(policy, beside=newest_input(repository, name))
+
+
+def _place_model(plan: Plan, copy: Path, target: Path) -> Path:
+    """Bring the model where it is staged: the copy itself, or what is changed in it."""
+    if not plan.changes:
+        return copy.rename(target)
+    with synced_file(target) as writing:
+        write_model(plan.graph, copy, writing)
+    copy.unlink()
+    return target
 
 
 def _publish(

@@ -8,20 +8,22 @@ What lies in a model repository, whoever put it there.
 Source: Triton, Model Repository.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tools import model_config
-from tools.errors import ConfigInvalid, VersionInvalid, VersionMissing
+from tools.digests import digest_file
+from tools.errors import ConfigInvalid, ToolError, VersionInvalid, VersionMissing
 from tools.existing_config import complete, fits, with_labels
 from tools.model_config import ConfigOptions
 from tools.names import check_model_name, check_version, parse_version
-from tools.plan import LABELS_FILE, plan_config
+from tools.onnx_signature import read_signature
+from tools.plan import LABELS_FILE, plan_version
 from tools.repository_writer import refuse_escape
-from tools.signature import ModelSignature
+from tools.signature import ModelSignature, TensorSignature
+from tools.uint8_input import AS_IT_IS
 
 MODEL_FILE = "model.onnx"
 CONFIG_FILE = "config.pbtxt"
@@ -39,7 +41,9 @@ class PublishedVersion:
         size_bytes: Of its model.onnx.
         signature: What it takes and answers.
         config_text: The text of the config.pbtxt to load it with.
-        changes: What the converter changed in the graph; empty if the two files are the same.
+        changes: What the converter changed in the graph, a sentence each; empty if the two files
+            are the same.
+        kept_graph: Whether it would have changed something, but was asked not to.
     """
 
     name: str
@@ -50,6 +54,7 @@ class PublishedVersion:
     signature: ModelSignature
     config_text: str
     changes: tuple[str, ...] = ()
+    kept_graph: bool = False
 
 
 def read_published(repository: Path, name: str, version: int) -> PublishedVersion:
@@ -72,17 +77,32 @@ def read_published(repository: Path, name: str, version: int) -> PublishedVersio
     if not path.is_file():
         raise VersionMissing(f"There is no version {version} of {name} in the repository.")
     refuse_escape(path, repository)
-    signature, config = plan_config(
+    plan = plan_version(
         path,
         name=name,
         version=version,
         options=ConfigOptions(),
+        policy=AS_IT_IS,
         labels=read_labels(repository, name, version),
     )
-    text = _text_to_load_with(read_config(repository / name), config, signature)
-    with path.open("rb") as file:
-        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    return PublishedVersion(name, version, digest, digest, path.stat().st_size, signature, text)
+    text = _text_to_load_with(read_config(repository / name), plan.config, plan.signature)
+    digest = digest_file(path)
+    return PublishedVersion(
+        name, version, digest, digest, path.stat().st_size, plan.signature, text
+    )
+
+
+def newest_input(repository: Path, name: str) -> TensorSignature | None:
+    """Tell what the newest version of a model takes; None if there is none that can be read."""
+    for version in reversed(published_versions(repository, name)):
+        path = repository / name / str(version) / MODEL_FILE
+        if path.is_file():
+            try:
+                refuse_escape(path, repository)
+                return next(iter(read_signature(path).inputs), None)
+            except ToolError:
+                return None  # whoever put it there is told when it is adopted
+    return None
 
 
 def read_labels(repository: Path, name: str, version: int) -> tuple[str, ...] | None:

@@ -12,12 +12,12 @@ Source: Triton, Model Repository (layout); rename(2), fsync(2).
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tools.errors import PathEscapes, StorageFull, VersionExists
 
@@ -49,30 +49,25 @@ def sweep_staging(repository: Path) -> None:
     shutil.rmtree(repository / STAGING, ignore_errors=True)
 
 
-def copy_synced(source: Path, target: Path) -> tuple[str, int]:
-    """
-    Copy a file in pieces and sync the copy.
-
-    Returns:
-        The digest "sha256:…" of what was copied, and its size in bytes.
-    """
-    digest, size_bytes = hashlib.sha256(), 0
-    with source.open("rb") as reading, target.open("xb") as writing:
-        while chunk := reading.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            writing.write(chunk)
-            size_bytes += len(chunk)
+@contextlib.contextmanager
+def synced_file(target: Path) -> Iterator[BinaryIO]:
+    """Open a new file for writing, and sync it at the end."""
+    with target.open("xb") as writing:
+        yield writing
         writing.flush()
         os.fsync(writing.fileno())
-    return f"sha256:{digest.hexdigest()}", size_bytes
+
+
+def copy_synced(source: Path, target: Path) -> None:
+    """Copy a file in pieces and sync the copy."""
+    with source.open("rb") as reading, synced_file(target) as writing:
+        shutil.copyfileobj(reading, writing, _CHUNK_BYTES)
 
 
 def write_synced(target: Path, text: str) -> None:
     """Write a new file and sync it."""
-    with target.open("x", encoding="utf-8", newline="\n") as writing:
-        writing.write(text)
-        writing.flush()
-        os.fsync(writing.fileno())
+    with synced_file(target) as writing:
+        writing.write(text.encode("utf-8"))
 
 
 def publish_model(staged: Path, target: Path) -> None:

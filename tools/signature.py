@@ -102,6 +102,17 @@ class ModelSignature:
         return f"inputs: {inputs}; outputs: {outputs}"
 
 
+def takes_raw_pixels(image: TensorSignature) -> bool:
+    """Whether an input takes one RGB image as it is: [N, H, W, 3] or [H, W, 3], of numbers."""
+    match image.shape:
+        case (None | 1, height, _, channels) | (height, _, channels):
+            # An axis of any size is that of the channels only if the first one cannot be.
+            last = channels == 3 or (channels is None and height not in {1, 3})
+            return last and image.dtype not in _NOT_NUMERIC
+        case _:
+            return False
+
+
 def check_classifier(signature: ModelSignature) -> None:
     """
     Check that the model turns one image into scores by class.

@@ -63,7 +63,9 @@ class VersionResponse(BaseModel):
     digest: str = Field(description="Of the published file.", examples=["sha256:9f86d081…"])
     source_digest: str = Field(description="Of the file that was given.")
     size_bytes: int = Field(description="Of the published file.")
-    changes: list[str] = Field(description="What was changed in the graph; usually nothing.")
+    changes: list[str] = Field(
+        description="What is other than in the file that was given, a sentence each."
+    )
     created_at: datetime = Field(description="When it was recorded, UTC.")
     source: str = Field(description="Where it came from: upload, repository, models_dir.")
     inputs: list[TensorResponse] = Field(description="What it takes.")

@@ -3,17 +3,18 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from gateway.api.dependencies import ServicesOf
 from gateway.api.parameters import CALLER, error_responses
 from gateway.api.uploads import FORM_OVERHEAD_BYTES, receive
-from gateway.errors import LabelsInvalid, NameInvalid
+from gateway.errors import LabelsInvalid, NameInvalid, UploadInvalid
 from gateway.registry.registration import Registered
 from gateway.registry.versions import ModelVersion
 from gateway.settings import Settings
 from tools.signature import TensorSignature
 
+_FLAG = TypeAdapter(bool)
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -29,6 +30,10 @@ _BODY: dict[str, Any] = {
                         "preprocessing": {
                             "type": "string",
                             "description": "raw, imagenet, unit, or a record as JSON.",
+                        },
+                        "keep_graph": {
+                            "type": "boolean",
+                            "description": "Publish the graph as it is.",
                         },
                     },
                 }
@@ -61,7 +66,9 @@ class RegisterResponse(BaseModel):
     digest: str = Field(description="Of the published file.", examples=["sha256:9f86d081…"])
     source_digest: str = Field(description="Of the uploaded file.", examples=["sha256:9f86d081…"])
     size_bytes: int = Field(description="Of the published file.", examples=[18623452])
-    changes: list[str] = Field(description="What was changed in the graph; usually nothing.")
+    changes: list[str] = Field(
+        description="What is other than in the uploaded file, a sentence each."
+    )
     inputs: list[TensorResponse] = Field(description="What the model takes.")
     outputs: list[TensorResponse] = Field(description="What it answers; the first is the scores.")
     classes: int | None = Field(description="How many classes it tells apart.", examples=[10])
@@ -99,6 +106,16 @@ async def register_model(
     preprocessing: Annotated[
         str | None, Query(description="raw, imagenet, unit, or a record as JSON.")
     ] = None,
+    keep_graph: Annotated[
+        bool | None,
+        Query(
+            description=(
+                "true: publish the graph as it is. false: with a uint8 input where that is exact. "
+                "Left out: the latter, unless KEEP_GRAPH is set or the champion takes what the "
+                "graph takes."
+            )
+        ),
+    ] = None,
     load: Annotated[bool, Query(description="Load the version, too.")] = False,
 ) -> RegisterResponse:
     """
@@ -128,6 +145,7 @@ async def register_model(
             name=chosen,
             preprocessing=preprocessing or fields.get("preprocessing"),
             labels=read_labels(labels if labels is not None else fields.get("labels")),
+            keep_graph=_keep_graph(keep_graph, fields.get("keep_graph"), services.settings),
             actor=CALLER,
         )
     if load:
@@ -149,6 +167,16 @@ def read_labels(text: str | None) -> list[str] | None:
     if not all(labels) or any("\r" in label or "\0" in label for label in labels):
         raise LabelsInvalid(f"Line {labels.index('') + 1 if '' in labels else 1} has no label.")
     return labels
+
+
+def _keep_graph(asked: bool | None, field: str | None, settings: Settings) -> bool | None:
+    """Take what the caller says, in the query or the form; else what is set."""
+    if asked is None and field is not None:
+        try:
+            asked = _FLAG.validate_python(field.strip())
+        except ValidationError as error:
+            raise UploadInvalid("keep_graph is neither true nor false.") from error
+    return asked if asked is not None else settings.keep_graph or None
 
 
 def tensors_of(version: ModelVersion) -> tuple[list[TensorResponse], list[TensorResponse]]:

@@ -35,6 +35,16 @@ def register_command(
     preprocessing: Annotated[
         str | None, typer.Option(help="raw, imagenet, unit, a record as JSON, or @FILE with one.")
     ] = None,
+    keep_graph: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-graph/--no-keep-graph",
+            help=(
+                "Publish the graph as it is, or with a uint8 input where that is exact. Default: "
+                "the latter, unless the champion takes what the graph takes."
+            ),
+        ),
+    ] = None,
     load: Annotated[bool, typer.Option("--load", help="Load the version, too.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -50,6 +60,9 @@ def register_command(
             if preprocessing.startswith("@")
             else preprocessing
         )
+    params = {"name": name, "load": str(load).lower()}
+    if keep_graph is not None:
+        params["keep_graph"] = str(keep_graph).lower()
     with (
         gateway_at(url, key) as gateway,
         _progress(as_json=as_json) as progress,
@@ -58,7 +71,7 @@ def register_command(
         answer = gateway.call(
             "POST",
             "/api/v1/register",
-            params={"name": name, "load": str(load).lower()},
+            params=params,
             files={"file": ("model.onnx", file)},
             data=fields,
         )
@@ -67,6 +80,8 @@ def register_command(
         return
     out = console()
     out.print(f"{answer['message']}: {answer['name']} version {answer['version']}", markup=False)
+    for change in answer["changes"]:
+        out.print(Text(change))
     for warning in answer["warnings"]:
         out.print(Text(f"Warning: {warning}", style="yellow"))
 
@@ -239,6 +254,10 @@ def _show_versions(versions: list[dict[str, Any]]) -> None:
 def _show_report(version: dict[str, Any]) -> None:
     out = console()
     out.print(f"{version['name']} version {version['version']}, {version['digest']}", markup=False)
+    for change in version["changes"]:
+        out.print(Text(change))
+    if version["changes"]:
+        out.print(f"Made of {version['source_digest']}", markup=False)
     report = version["validation"]
     if report is None:
         out.print("It was not uploaded here: there is no validation report.")

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from gateway.errors import ImageMismatch, PreprocessingRequired
 from gateway.inference.images import Pixels
 from gateway.preprocessing.pixels import NUMPY_OF_TRITON, preprocess
-from gateway.preprocessing.record import Preprocessing, image_axes
-from tools.onnx_signature import TensorSignature
+from gateway.preprocessing.record import Preprocessing
+from tools.signature import TensorSignature, takes_raw_pixels
 
 
 def to_tensor(
@@ -35,7 +35,7 @@ def to_tensor(
     """
     if record is not None:
         return preprocess(pixels, record, wanted)
-    if not _takes_raw_pixels(wanted):
+    if not takes_raw_pixels(wanted):
         raise PreprocessingRequired(
             f"The model takes {_describe(wanted)}, not raw [N, H, W, 3] pixels, and carries no "
             "preprocessing record. Register it with one: preprocessing=imagenet, unit, or a record."
@@ -46,16 +46,6 @@ def to_tensor(
             f"The model takes {_describe(wanted)}; the image gives {list(tensor.shape)}."
         )
     return tensor.astype(NUMPY_OF_TRITON[wanted.dtype], copy=False)
-
-
-def _takes_raw_pixels(wanted: TensorSignature) -> bool:
-    image = image_axes(wanted)
-    return (
-        image is not None
-        and (len(wanted.shape) == 3 or wanted.shape[0] in {None, 1})
-        and (image[2] == 3 or (image[2] is None and image[0] not in {1, 3}))
-        and wanted.dtype in NUMPY_OF_TRITON
-    )
 
 
 def _describe(wanted: TensorSignature) -> str:

@@ -6,12 +6,12 @@ disk have changed since; otherwise looking at those is enough.
 """
 
 import asyncio
-import hashlib
 from pathlib import Path
 
 from gateway.errors import ArtifactCorrupt
 from gateway.registry.registry import Registry
 from gateway.registry.versions import ModelVersion
+from tools.digests import digest_file
 from tools.published import MODEL_FILE
 
 _Stamp = tuple[int, int, int, int]
@@ -65,6 +65,6 @@ def _examine(path: Path, known: tuple[str, _Stamp] | None) -> tuple[str, _Stamp]
             stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
             if known is not None and known[1] == stamp:
                 return known
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}", stamp
+            return digest_file(file), stamp
     except OSError:
         return None

@@ -21,6 +21,7 @@ from tools.errors import ToolError
 from tools.model_config import ConfigOptions, placement_for_machine
 from tools.publish import publish_version
 from tools.signature import ModelSignature
+from tools.uint8_input import InputPolicy
 
 _MODULE = "gateway.registry.publishing"
 _RESULT_FILE = "published.json"
@@ -47,6 +48,7 @@ async def publish(
     name: str,
     version: int,
     max_batch_size: int,
+    change_graph: bool,
     labels: Sequence[str] | None,
     lock: int,
 ) -> Published:
@@ -58,6 +60,7 @@ async def publish(
         folder: An existing folder for the process.
         repository, name, version: Where to.
         max_batch_size: Largest batch; 0: never batch.
+        change_graph: Put a Cast from UINT8 in front of the graph.
         labels: One class name for each score.
         lock: The descriptor of the staging lock.
 
@@ -71,6 +74,7 @@ async def publish(
         "name": name,
         "version": version,
         "max_batch_size": max_batch_size,
+        "change_graph": change_graph,
         "labels": None if labels is None else list(labels),
     }
     ended = await run_child(
@@ -113,6 +117,7 @@ def main() -> None:
             options=ConfigOptions(
                 placement=placement_for_machine(), max_batch_size=request["max_batch_size"]
             ),
+            policy=InputPolicy(pixels=request["change_graph"], keep_graph=False),
             labels=request["labels"],
         )
     except ToolError as error:

@@ -10,8 +10,6 @@ gateways on one database meet at the claim: the same bytes with the same record 
 """
 
 import asyncio
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -28,14 +26,14 @@ from gateway.errors import (
     Overloaded,
     StoreUnavailable,
 )
-from gateway.preprocessing.record import resolve_preprocessing
+from gateway.registry.identity import champion_input, find_version, record_digest
 from gateway.registry.publishing import Published, publish
 from gateway.registry.refusals import refusal_of
 from gateway.registry.registry import Registry
 from gateway.registry.staging import Staging
 from gateway.registry.validation.report import Report
 from gateway.registry.validation.validator import Validated, Validator
-from gateway.registry.versions import Model, ModelVersion
+from gateway.registry.versions import ModelVersion
 from gateway.store.registrations import Claim, RegistrationStore
 from gateway.store.versions import NewVersion
 from tools.errors import ToolError
@@ -129,6 +127,7 @@ class Registration:
         name: str,
         preprocessing: str | None,
         labels: Sequence[str] | None,
+        keep_graph: bool | None,
         actor: str,
     ) -> Registered:
         """
@@ -139,6 +138,8 @@ class Registration:
             name: The model's name, new or not.
             preprocessing: A preset, a JSON record, or None.
             labels: One class name for each score, or None.
+            keep_graph: Publish the graph as it is (True), or with a uint8 input where that is exact
+                (False). None: the latter, unless the champion takes what the graph takes.
             actor: Who registers it.
 
         Raises:
@@ -151,7 +152,13 @@ class Registration:
         # Uploads of one name take turns; those of the same bytes are validated once.
         async with self._locks[name]:
             model = (await self._registry.refresh()).models.get(name)
-            known = _known(model, upload.digest, preprocessing, labels)
+            known = find_version(
+                model,
+                upload.digest,
+                preprocessing=preprocessing,
+                labels=labels,
+                keep_graph=keep_graph,
+            )
             if known is not None:
                 return Registered(known, created=False, warnings=())
             async with self._validating:
@@ -162,6 +169,8 @@ class Registration:
                     name=name,
                     preprocessing=preprocessing,
                     labels=labels,
+                    keep_graph=keep_graph,
+                    beside=champion_input(model),
                 )
             _raise_refusal(validated.report, name)
             claim = await self._claim(name, upload, _record_digest(validated, labels))
@@ -249,6 +258,7 @@ class Registration:
                 name=name,
                 version=version,
                 max_batch_size=trial["max_batch_size"],
+                change_graph=validated.change_graph,
                 labels=labels,
                 lock=self.staging.lock,
             )
@@ -285,23 +295,6 @@ class _Place:
         self._registration._uploads -= 1  # noqa: SLF001 - as above
 
 
-def _known(
-    model: Model | None, digest: str, preprocessing: str | None, labels: Sequence[str] | None
-) -> ModelVersion | None:
-    """Find the version that these bytes with this record are already."""
-    if model is None:
-        return None
-    for number in sorted(model.versions):
-        version = model.versions[number]
-        if version.source_digest != digest:
-            continue
-        record = resolve_preprocessing(preprocessing, version.signature.inputs[0])
-        dumped = None if record is None else record.model_dump(mode="json")
-        if version.record_digest == record_digest(dumped, labels):
-            return version
-    return None
-
-
 def _raise_refusal(report: Report, name: str) -> None:
     refusal = report.refusal
     if refusal is None:
@@ -312,18 +305,7 @@ def _raise_refusal(report: Report, name: str) -> None:
 
 
 def _record_digest(validated: Validated, labels: Sequence[str] | None) -> str:
-    return record_digest(validated.preprocessing, labels)
-
-
-def record_digest(preprocessing: dict[str, Any] | None, labels: Sequence[str] | None) -> str:
-    """Digest a record and labels, "sha256:…"; "" if there is neither."""
-    if preprocessing is None and labels is None:
-        return ""
-    canonical = json.dumps(
-        {"preprocessing": preprocessing, "labels": None if labels is None else list(labels)},
-        sort_keys=True,
-    )
-    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+    return record_digest(validated.preprocessing, labels, kept_graph=validated.kept_graph)
 
 
 def _new_version(

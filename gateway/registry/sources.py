@@ -10,7 +10,6 @@ repository.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,15 +17,18 @@ import structlog
 from watchfiles import awatch
 
 from gateway.errors import GatewayError, VersionConflict
+from gateway.registry.identity import champion_input, find_version, record_digest
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
-from gateway.registry.versions import CHAMPION, Model
+from gateway.registry.versions import CHAMPION
 from gateway.store.versions import NewVersion
 from gateway.triton.replicas import ReplicaSet
+from tools.digests import digest_file
 from tools.errors import ToolError
 from tools.model_config import ConfigOptions, placement_for_machine
 from tools.names import check_model_name
 from tools.publish import PublishedVersion, next_version, publish_version, read_published
+from tools.uint8_input import InputPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -73,12 +75,15 @@ class ModelsFolder:
         registry: Registry,
         lifecycle: Lifecycle,
         replicas: ReplicaSet,
+        *,
+        keep_graph: bool = False,
     ) -> None:
         self._folder = folder
         self._repository = repository
         self._registry = registry
         self._lifecycle = lifecycle
         self._replicas = replicas
+        self._keep_graph = True if keep_graph else None
         self._syncing = asyncio.Lock()
         self._reported: dict[str, str] = {}
 
@@ -100,13 +105,10 @@ class ModelsFolder:
 
     async def _sync_file(self, path: Path) -> None:
         name = check_model_name(path.stem)
-        digest = await asyncio.to_thread(_digest, path)
+        digest = await asyncio.to_thread(digest_file, path)
         model = self._registry.catalog.models.get(name)
-        known = _versions_with(model, digest)
-        if known:
-            version = known[-1]
-        else:
-            version = await self._publish(path, name)
+        known = find_version(model, digest, keep_graph=self._keep_graph)
+        version = await self._publish(path, name) if known is None else known.version
         await self._take_over(name, version)
 
     async def _publish(self, path: Path, name: str) -> int:
@@ -119,6 +121,10 @@ class ModelsFolder:
             name=name,
             version=version,
             options=ConfigOptions(placement=placement_for_machine()),
+            policy=InputPolicy(
+                keep_graph=self._keep_graph,
+                beside=champion_input(self._registry.catalog.models.get(name)),
+            ),
         )
         await self._registry.store.add_version(_row(published, FOLDER), actor=_ACTOR)
         await self._registry.refresh()
@@ -145,12 +151,6 @@ class ModelsFolder:
         if self._reported.get(path.stem) != reason:
             self._reported[path.stem] = reason
             log.warning("model_skipped", model=path.stem, source=FOLDER, reason=reason)
-
-
-def _versions_with(model: Model | None, source_digest: str) -> list[int]:
-    if model is None:
-        return []
-    return sorted(v.version for v in model.versions.values() if v.source_digest == source_digest)
 
 
 def _list_folder(folder: Path) -> list[Path]:
@@ -181,11 +181,6 @@ def _numbered(directories: Iterable[Path]) -> list[int]:
     )
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
 def _row(published: PublishedVersion, source: str) -> NewVersion:
     return NewVersion(
         model=published.name,
@@ -197,4 +192,5 @@ def _row(published: PublishedVersion, source: str) -> NewVersion:
         config=published.config_text,
         changes=published.changes,
         source=source,
+        record_digest=record_digest(None, None, kept_graph=published.kept_graph),
     )

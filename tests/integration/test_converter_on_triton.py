@@ -12,12 +12,12 @@ import pytest
 import tritonclient.grpc.aio as triton_grpc
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from tests.model_family import FAMILY, ModelCase, classifier_case, model_of
 from tests.running_triton import RunningTriton
 from tools.model_config import ConfigOptions, Placement, parse, to_json, with_versions
-from tools.publish import publish_version, read_published
+from tools.publish import PublishedVersion, publish_version, read_published
 
 ONE_THREAD = ConfigOptions(placement=Placement(instances=1, intra_op_threads=1))
 
@@ -31,14 +31,27 @@ def _directly(path: Path, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
     return list(session.run(None, feeds))
 
 
+def _as_published(
+    published: PublishedVersion, feeds: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Give inputs the datatypes that the published version takes."""
+    return {
+        tensor.name: feeds[tensor.name].astype(triton_to_np_dtype(tensor.dtype))
+        for tensor in published.signature.inputs
+    }
+
+
 @pytest.mark.parametrize("case", FAMILY, ids=lambda case: case.id)
 async def test_family_serves_as_onnxruntime_runs(
     case: ModelCase, triton: RunningTriton, tmp_path: Path
 ) -> None:
-    """Each config.pbtxt is accepted unchanged; the answers are onnxruntime's own, bit for bit."""
+    """
+    Each config.pbtxt is accepted unchanged; the answers are those of the file that was given, as
+    onnxruntime runs it, bit for bit.
+    """
     name = f"family-{case.id}"
     source = case.build(tmp_path / "model.onnx")
-    await asyncio.to_thread(
+    published = await asyncio.to_thread(
         publish_version,
         source,
         repository=triton.repository,
@@ -48,7 +61,7 @@ async def test_family_serves_as_onnxruntime_runs(
     )
     await triton.load(name)
     feeds = case.sample()
-    answers = await triton.infer(name, feeds)
+    answers = await triton.infer(name, _as_published(published, feeds))
     await triton.unload(name)
     for tensor, direct in zip(case.outputs, _directly(source, feeds), strict=True):
         answered = answers[tensor.name]
@@ -65,9 +78,10 @@ async def test_dynamic_batch_takes_many_images_at_once(
         source, repository=triton.repository, name="batches", version=1, options=ONE_THREAD
     )
     await triton.load("batches")
-    images = np.random.default_rng(1).integers(0, 256, (9, 8, 8, 3)).astype(np.float32)
+    images = np.random.default_rng(1).integers(0, 256, (9, 8, 8, 3)).astype(np.uint8)
     answer = await triton.infer("batches", {"image": images[:8]})
-    np.testing.assert_array_equal(answer["scores"], _directly(source, {"image": images[:8]})[0])
+    direct = _directly(source, {"image": images[:8].astype(np.float32)})
+    np.testing.assert_array_equal(answer["scores"], direct[0])
     with pytest.raises(InferenceServerException, match="batch-size must be <= 8"):
         await triton.infer("batches", {"image": images})
     await triton.unload("batches")
@@ -91,7 +105,7 @@ async def test_any_tensor_name_goes_through_the_load_call(
     await client.load_model(
         model, config=to_json(parse(published.config_text)), headers=triton.endpoint.admin_metadata
     )
-    answer = await triton.infer(model, case.sample())
+    answer = await triton.infer(model, _as_published(published, case.sample()))
     assert list(answer) == [case.outputs[0].name]
     await triton.unload(model)
 
@@ -105,7 +119,7 @@ async def test_queue_is_bounded(batches: bool, triton: RunningTriton, tmp_path: 
     options = replace(ONE_THREAD, max_batch_size=2 if batches else 0, max_queue_size=3)
     publish_version(source, repository=triton.repository, name=name, version=1, options=options)
     await triton.load(name)
-    image = np.ones((1, 2, 2, 3), np.float32)
+    image = np.ones((1, 2, 2, 3), np.uint8)
 
     async def ask() -> str:
         try:
@@ -136,8 +150,8 @@ async def test_labels_are_served(triton: RunningTriton, tmp_path: Path) -> None:
     )
     await triton.load("labelled")
     image = case.sample()["image"]
-    given = triton_grpc.InferInput("image", list(image.shape), "FP32")
-    given.set_data_from_numpy(image)
+    given = triton_grpc.InferInput("image", list(image.shape), "UINT8")
+    given.set_data_from_numpy(image.astype(np.uint8))
     client = await triton.grpc()
     wanted = triton_grpc.InferRequestedOutput("scores", class_count=3)
     answer = await client.infer("labelled", [given], outputs=[wanted])
@@ -169,7 +183,7 @@ async def test_next_version_leaves_the_others_alone(triton: RunningTriton, tmp_p
                     return
 
     await load(first.config_text, [1])
-    image = np.ones((1, 4, 4, 3), np.float32)
+    image = np.ones((1, 4, 4, 3), np.uint8)
     await triton.infer(name, {"image": image}, version="1")
     # The warm-up and this one. A reloaded version starts to count anew.
     await first_has_run(times=2)
@@ -186,7 +200,9 @@ async def test_next_version_leaves_the_others_alone(triton: RunningTriton, tmp_p
     one = await triton.infer(name, {"image": image}, version="1")
     two = await triton.infer(name, {"image": image}, version="2")
     await first_has_run(times=3)
-    np.testing.assert_array_equal(two["scores"], _directly(other, {"image": image})[0])
+    np.testing.assert_array_equal(
+        two["scores"], _directly(other, {"image": image.astype(np.float32)})[0]
+    )
     assert not np.array_equal(one["scores"], two["scores"])
     assert "specific {\n    versions: 2\n" in second.config_text
     await triton.unload(name)

@@ -26,7 +26,10 @@ def main() -> None:
     request = json.load(sys.stdin)
     no_network = confine(Limits(**request["limits"]))
     # Only now: what is imported here is what handles the file.
-    from gateway.registry.validation.stages import Examination  # noqa: PLC0415 - see above
+    from gateway.registry.validation.stages import (  # noqa: PLC0415 - see above
+        Examination,
+        read_tensor,
+    )
 
     examination = Examination(
         Path(request["model"]),
@@ -34,6 +37,8 @@ def main() -> None:
         preprocessing=request["preprocessing"],
         labels=request["labels"],
         max_batch_size=request["max_batch_size"],
+        keep_graph=request["keep_graph"],
+        beside=read_tensor(request["beside"]),
         runtime=request["runtime"],
     )
     report = Path(request["folder"]) / REPORT_FILE

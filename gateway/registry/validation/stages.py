@@ -4,12 +4,13 @@ The stages of validation, in the validating process.
     file        protobuf, ONNX's own checker, no values in other files
     operators   format, opset and operators, against the runtime that will serve
     signature   one image in, one score by class out; the preprocessing record fits; labels too
-    config      Triton's configuration for it
-    trial       real images through the graph
+    config      Triton's configuration for what is published: the graph, or with a uint8 input
+    trial       real images through that; a changed graph answers what the uploaded one does
 
 Each raises the tree of `tools.errors`, or returns facts for the report.
 """
 
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,14 +21,16 @@ import onnx
 from gateway.errors import LabelsInvalid
 from gateway.preprocessing.record import Preprocessing, resolve_preprocessing
 from gateway.registry.validation.runtime import Runtime
-from gateway.registry.validation.trial import run_trial
+from gateway.registry.validation.trial import Trial, answers_alike, run_trial
 from tools import model_config
 from tools.errors import ModelInvalid, OperatorUnsupported
 from tools.external_data import refuse_external_data
 from tools.model_config import ConfigOptions, placement_for_machine
+from tools.model_writer import write_model
 from tools.onnx_signature import MAX_FILE_BYTES, read_signature
-from tools.plan import plan_config
-from tools.signature import ModelSignature, check_classifier
+from tools.plan import Plan, plan_version
+from tools.signature import ModelSignature, TensorSignature, check_classifier
+from tools.uint8_input import AS_IT_IS, InputPolicy
 
 _UNKNOWN_OPERATOR = re.compile(r"No Op registered for (\S+)")
 
@@ -44,6 +47,8 @@ class Examination:
         labels: Sequence[str] | None,
         max_batch_size: int,
         runtime: str,
+        keep_graph: bool | None,
+        beside: TensorSignature | None,
     ) -> None:
         self.runtime = Runtime(runtime)
         self.warnings: list[str] = []
@@ -52,9 +57,12 @@ class Examination:
         self._requested = preprocessing
         self._labels = labels
         self._max_batch_size = max_batch_size
+        self._keep_graph = keep_graph
+        self._beside = beside
         self._signature: ModelSignature | None = None
         self._record: Preprocessing | None = None
         self._model: onnx.ModelProto | None = None
+        self._plan: Plan | None = None
 
     def stages(self) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
         """Give the stages in order."""
@@ -125,30 +133,63 @@ class Examination:
         return {"signature": signature.to_json()}
 
     def _config(self) -> Mapping[str, Any]:
-        _, config = plan_config(
-            self._path, name=self._name, version=1, options=self._options(self._max_batch_size)
+        self._plan = plan = self._planned(
+            InputPolicy(
+                pixels=None if self._record is None else not self._record.normalizes,
+                keep_graph=self._keep_graph,
+                beside=self._beside,
+            )
         )
-        text = model_config.render(config)
-        if model_config.parse(text) != config:
+        text = model_config.render(plan.config)
+        if model_config.parse(text) != plan.config:
             raise ModelInvalid("A name in the model does not survive in config.pbtxt.")
-        return {"max_batch_size": config.max_batch_size}
+        return {"max_batch_size": plan.config.max_batch_size, "kept_graph": plan.kept}
 
     def _trial(self) -> Mapping[str, Any]:
+        assert self._plan is not None
         assert self._signature is not None
-        trial = run_trial(
-            self._path,
-            self._signature,
+        plan = self._plan
+        trial = self._tried(plan)
+        if plan.changes and not answers_alike(self._path, self._signature, trial, self.runtime):
+            plan = self._planned(AS_IT_IS)
+            self.warnings.append(
+                "With a uint8 input in front of it the graph does not answer bit for bit the same: "
+                "it is published as it is."
+            )
+            trial = self._tried(plan)
+        if self._labels is not None:
+            _check_label_count(self._labels, trial.facts["classes"])
+        self.warnings.extend(trial.warnings)
+        return {**trial.facts, "changes": list(plan.changes)}
+
+    def _planned(self, policy: InputPolicy) -> Plan:
+        options = ConfigOptions(
+            placement=placement_for_machine(), max_batch_size=self._max_batch_size
+        )
+        return plan_version(self._path, name=self._name, version=1, options=options, policy=policy)
+
+    def _tried(self, plan: Plan) -> Trial:
+        """Try what is published. A changed graph is in memory: this process writes no files."""
+        model: Path | bytes = self._path
+        if plan.changes:
+            changed = io.BytesIO()
+            write_model(plan.graph, self._path, changed)
+            model = changed.getvalue()
+        return run_trial(
+            model,
+            plan.graph,
+            plan.signature,
             self._record,
             max_batch_size=self._max_batch_size,
             runtime=self.runtime,
         )
-        if self._labels is not None:
-            _check_label_count(self._labels, trial.facts["classes"])
-        self.warnings.extend(trial.warnings)
-        return trial.facts
 
-    def _options(self, max_batch_size: int) -> ConfigOptions:
-        return ConfigOptions(placement=placement_for_machine(), max_batch_size=max_batch_size)
+
+def read_tensor(stored: Mapping[str, Any] | None) -> TensorSignature | None:
+    """Read a tensor's signature from JSON."""
+    if stored is None:
+        return None
+    return TensorSignature(stored["name"], stored["dtype"], tuple(stored["shape"]))
 
 
 def _check_label_count(labels: Sequence[str], classes: int | None) -> None:

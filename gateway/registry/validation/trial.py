@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 from PIL import Image
 
@@ -24,7 +25,7 @@ from gateway.preprocessing.record import Preprocessing, image_axes
 from gateway.registry.validation.runtime import Runtime, explain
 from gateway.registry.validation.sandbox import peak_memory_bytes
 from tools.errors import ToolError
-from tools.onnx_signature import accepts_inputs, read_graph
+from tools.onnx_signature import accepts_inputs
 from tools.signature import ModelSignature, Shape, TensorSignature
 
 _PHOTOGRAPHS = Path(__file__).parent / "photographs"
@@ -57,15 +58,25 @@ class OutputInvalid(ToolError):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the trial found: the largest batch to allow, facts for the report, warnings."""
+    """
+    What the trial found.
 
-    max_batch_size: int
+    Attributes:
+        facts: For the report.
+        warnings: What is worth knowing.
+        images: The inputs that it was tried with, one image each.
+        scores: What it answered them.
+    """
+
     facts: dict[str, Any]
     warnings: tuple[str, ...]
+    images: tuple[Array, ...]
+    scores: tuple[Array, ...]
 
 
 def run_trial(
-    path: Path,
+    model: Path | bytes,
+    graph: onnx.ModelProto,
     signature: ModelSignature,
     record: Preprocessing | None,
     *,
@@ -73,7 +84,14 @@ def run_trial(
     runtime: Runtime,
 ) -> Trial:
     """
-    Run the model of `path` on photographs.
+    Run a model on photographs.
+
+    Args:
+        model: Its file, or the bytes of one.
+        graph, signature: Of the model; the weights may be missing.
+        record: How an image becomes its input; None: as it is.
+        max_batch_size: Largest batch to try.
+        runtime: What the model is validated for.
 
     Raises:
         TrialFailed: It cannot be run.
@@ -81,11 +99,11 @@ def run_trial(
         OperatorUnsupported, OpsetUnsupported: The runtime does not know what it asks for.
         MemoryError: It asked for more memory than there is.
     """
-    session = _Session(path, signature, runtime)
+    session = _Session(model, signature, runtime)
     wanted = signature.inputs[0]
     warnings: list[str] = []
     fixed = record.size if record is not None and record.size is not None else None
-    singles = _singles(session, wanted, record, fixed, warnings)
+    singles = _singles(session, graph, wanted, record, fixed, warnings)
     outputs = [session.scores(image) for image in singles]
     first = outputs[0]
     _check_scores(outputs)
@@ -113,22 +131,45 @@ def run_trial(
         elif problem is not None:
             warnings.append(f"{problem} It is served one request at a time (max_batch_size: 0).")
     facts["max_batch_size"] = largest
-    return Trial(largest, facts, tuple(warnings))
+    return Trial(facts, tuple(warnings), tuple(singles), tuple(outputs))
+
+
+def answers_alike(source: Path, signature: ModelSignature, trial: Trial, runtime: Runtime) -> bool:
+    """
+    Whether the uploaded model answers the images of a trial with the same scores, bit for bit.
+
+    Args:
+        source, signature: The uploaded model.
+        trial: Of the model with another datatype of the input.
+        runtime: What the model is validated for.
+    """
+    session = _Session(source, signature, runtime)
+    dtype = NUMPY_OF_TRITON[signature.inputs[0].dtype]
+    return all(
+        np.array_equal(session.scores(image.astype(dtype)), scores)
+        for image, scores in zip(trial.images, trial.scores, strict=True)
+    )
 
 
 class _Session:
     """The model, one thread, and its errors in our words."""
 
-    def __init__(self, path: Path, signature: ModelSignature, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        signature: ModelSignature,
+        runtime: Runtime,
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        self.path = path
         self._input = signature.inputs[0].name
         self._outputs = [tensor.name for tensor in signature.outputs]
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                model if isinstance(model, bytes) else str(model),
+                options,
+                providers=["CPUExecutionProvider"],
             )
         except Exception as error:
             _raise_memory(error)
@@ -152,6 +193,7 @@ class _Session:
 
 def _singles(
     session: _Session,
+    graph: onnx.ModelProto,
     wanted: TensorSignature,
     record: Preprocessing | None,
     fixed: tuple[int, int] | None,
@@ -178,7 +220,7 @@ def _singles(
             accepted.append(sides)
     if not accepted:
         assert failure is not None
-        accepted = _only_side(session, wanted, record)
+        accepted = _only_side(session, graph, wanted, record)
         if not accepted:
             raise failure
     if refused:
@@ -194,10 +236,13 @@ def _singles(
 
 
 def _only_side(
-    session: _Session, wanted: TensorSignature, record: Preprocessing | None
+    session: _Session,
+    graph: onnx.ModelProto,
+    wanted: TensorSignature,
+    record: Preprocessing | None,
 ) -> list[tuple[int, int]]:
     """Search the one size that a graph works with, by its shapes first and then for real."""
-    graph, until_s = read_graph(session.path), time.monotonic() + _SEARCH_S
+    until_s = time.monotonic() + _SEARCH_S
     for side in range(1, _MAX_SEARCHED_SIDE + 1):
         if time.monotonic() > until_s:
             break

@@ -8,13 +8,14 @@ at its deadline, out of memory, or crashed; the first stage that its report lack
 import json
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gateway.registry.child_process import Ended, run_child
 from gateway.registry.validation.child import REPORT_FILE
 from gateway.registry.validation.report import STAGES, Report, Stage
+from tools.signature import TensorSignature
 
 _MODULE = "gateway.registry.validation.child"
 # For the report and what the process prints; it writes nothing else.
@@ -25,10 +26,26 @@ _MEMORY_BY_FILE = 5
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """A report, and the preprocessing record that the version gets (None: raw pixels, or none)."""
+    """
+    The outcome.
+
+    Attributes:
+        report: Stage by stage.
+        preprocessing: The record that the version gets; None: raw pixels, or none.
+    """
 
     report: Report
     preprocessing: dict[str, Any] | None
+
+    @property
+    def change_graph(self) -> bool:
+        """Whether the version is published with a Cast from UINT8 in front of its graph."""
+        return bool(self.report.facts("trial")["changes"])
+
+    @property
+    def kept_graph(self) -> bool:
+        """Whether it would be, but was asked to stay as it is."""
+        return bool(self.report.facts("config")["kept_graph"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,8 @@ class Validator:
         name: str,
         preprocessing: str | None,
         labels: Sequence[str] | None,
+        keep_graph: bool | None = None,
+        beside: TensorSignature | None = None,
     ) -> Validated:
         """
         Examine a file in a process of its own.
@@ -66,6 +85,7 @@ class Validator:
             folder: An existing folder for the process; its report stays in it.
             name: The model's name.
             preprocessing, labels: What was asked for at registration.
+            keep_graph, beside: Whether the graph is published as it is: `InputPolicy`.
         """
         request = {
             "model": str(model),
@@ -74,6 +94,8 @@ class Validator:
             "preprocessing": preprocessing,
             "labels": None if labels is None else list(labels),
             "max_batch_size": self.max_batch_size,
+            "keep_graph": keep_graph,
+            "beside": None if beside is None else asdict(beside),
             "runtime": self.runtime,
             "limits": {
                 "memory_bytes": self.memory_bytes + _MEMORY_BY_FILE * size_bytes,

@@ -78,7 +78,9 @@ def test_config_is_what_publish_would_write(model: Path, tmp_path: Path) -> None
     assert code == 0
     published = read_published(repository, "m", 1)
     assert shown == dry == published.config_text == (repository / "m/config.pbtxt").read_text()
-    assert out == f"Published m version 1 ({published.digest})\n"
+    said, change = out.splitlines()
+    assert said == f"Published m version 1 ({published.digest})"
+    assert change.startswith("The input 'image' takes UINT8 instead of FP32")
     assert read_labels(repository, "m", 1) == ("a", "b", "c", "d", "e")
     config = model_config.parse(shown)
     assert config.instance_group[0].count == 2

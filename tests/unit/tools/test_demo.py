@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from PIL import Image
 
-from tools.model_config import parse
-from tools.onnx_signature import read_signature
+from tools.model_config import ConfigOptions, Placement
+from tools.publish import publish_version, read_published
 
 CHECKOUT = Path(__file__).parents[3]
 DEMO = CHECKOUT / "tools/demo/digits"
+PUBLISHED = CHECKOUT / "model_repository/digits"
 MODELS = {
-    "1": CHECKOUT / "model_repository/digits/1/model.onnx",
+    "1": DEMO / "digits-v1.onnx",
     "2": DEMO / "digits-v2.onnx",
 }
 METRICS: dict[str, Any] = json.loads((DEMO / "metrics.json").read_text())
@@ -77,9 +79,22 @@ def test_a_row_does_not_depend_on_its_batch(version: str) -> None:
     np.testing.assert_array_equal(batch, single)
 
 
-def test_the_published_config_is_that_of_the_model() -> None:
-    """model_repository/digits/config.pbtxt serves version 1 and batches; both versions fit it."""
-    config = parse((CHECKOUT / "model_repository/digits/config.pbtxt").read_text())
-    assert list(config.version_policy.specific.versions) == [1]
-    assert config.max_batch_size > 0
-    assert read_signature(MODELS["1"]).same_tensors(read_signature(MODELS["2"]))
+def test_what_is_published_is_version_1(tmp_path: Path) -> None:
+    """model_repository/digits is what the converter makes of digits-v1.onnx; version 2 fits it."""
+    options = ConfigOptions(placement=Placement(instances=1, intra_op_threads=1))
+    first, second = (
+        publish_version(
+            MODELS[str(version)],
+            repository=tmp_path,
+            name="digits",
+            version=version,
+            options=options,
+        )
+        for version in (1, 2)
+    )
+    published = read_published(PUBLISHED.parent, "digits", 1)
+    assert published.config_text == first.config_text
+    assert published.signature == first.signature
+    assert published.signature.inputs[0].dtype == "UINT8"
+    assert onnx.load(PUBLISHED / "1/model.onnx") == onnx.load(tmp_path / "digits/1/model.onnx")
+    assert first.signature.same_tensors(second.signature)

@@ -20,8 +20,7 @@ RIGHT, WRONG, PAPER = (21, 128, 61), (200, 30, 30), (255, 255, 255)
 def main() -> None:
     """Draw the sheet."""
     versions = [
-        answer(open_session(path))
-        for path in (CHECKOUT / "model_repository/digits/1/model.onnx", HERE / "digits-v2.onnx")
+        answer(open_session(path)) for path in (HERE / "digits-v1.onnx", HERE / "digits-v2.onnx")
     ]
     labels = versions[0].labels
     shown = range(0, len(labels), 10)

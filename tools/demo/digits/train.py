@@ -31,7 +31,6 @@ from PIL import Image
 from rendering import Style, render_digit
 from torch import nn
 
-REPOSITORY = HERE.parents[2] / "model_repository" / "digits"
 PACKAGES = ("torch", "scikit-learn", "onnx", "onnxruntime", "numpy", "pillow")
 BATCH = 64
 
@@ -52,9 +51,7 @@ class Recipe:
 
 
 RECIPES = {
-    1: Recipe(
-        REPOSITORY / "1" / "model.onnx", 1, (12, 24), epochs=40, repeats=1, digits=900, dropout=0.0
-    ),
+    1: Recipe(HERE / "digits-v1.onnx", 1, (12, 24), epochs=40, repeats=1, digits=900, dropout=0.0),
     2: Recipe(
         HERE / "digits-v2.onnx", 2, (16, 32, 64), epochs=60, repeats=6, digits=1297, dropout=0.2
     ),
