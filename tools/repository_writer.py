@@ -44,11 +44,6 @@ def staging_folder(repository: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep_staging(repository: Path) -> None:
-    """Remove what an earlier process left half done. Call it before anything is published."""
-    shutil.rmtree(repository / STAGING, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def synced_file(target: Path) -> Iterator[BinaryIO]:
     """Open a new file for writing, and sync it at the end."""

@@ -34,7 +34,7 @@ from tools.publish import (
     read_labels,
     read_published,
 )
-from tools.repository_writer import STAGING, sweep_staging
+from tools.repository_writer import STAGING
 from tools.signature import check_classifier
 from tools.uint8_input import InputPolicy
 
@@ -408,14 +408,3 @@ def test_guessed_warm_up_is_left_out_where_it_would_fail(tmp_path: Path, reposit
     case = next(case for case in FAMILY if case.id == "one-size-declared-free")
     published = _publish(case.build(tmp_path / "model.onnx"), repository)
     assert not model_config.parse(published.config_text).model_warmup
-
-
-def test_sweep_removes_only_what_was_staged(source: Path, repository: Path) -> None:
-    """What an earlier process left half done goes, what is published stays."""
-    _publish(source, repository)
-    before = _files(repository / "m")
-    (repository / STAGING / "left/m/2").mkdir(parents=True)
-    (repository / STAGING / "left/m/2/model.onnx").write_bytes(b"half")
-    sweep_staging(repository)
-    assert _files(repository) == {f"m/{path}": content for path, content in before.items()}
-    sweep_staging(repository.with_name("absent"))

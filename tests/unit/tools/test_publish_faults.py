@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.registry.staging import open_staging
 from tests.model_family import classifier_case, original_model
 from tests.unit.tools import publish_on_full_disk, publish_until_killed
 from tests.unit.tools.publish_until_killed import LABELS, publish
@@ -15,7 +16,7 @@ from tools import model_config
 from tools.errors import StorageFull, VersionExists
 from tools.model_config import ConfigOptions
 from tools.publish import publish_version, published_versions, read_labels, read_published
-from tools.repository_writer import STAGING, sweep_staging
+from tools.repository_writer import STAGING
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,8 +35,15 @@ def _script(module: object, *arguments: object, prefix: tuple[str, ...] = ()) ->
     return finished.stdout
 
 
-@pytest.mark.parametrize("version", [1, 2], ids=["new-model", "new-version"])
-def test_killed_at_any_step_a_version_is_absent_or_complete(version: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "shape"),
+    # Channels first: the file is published as it is; last: with a Cast in front of its graph.
+    [(1, (1, 3, 8, 8)), (2, (1, 8, 8, 3))],
+    ids=["new-model", "new-version-with-uint8-input"],
+)
+def test_killed_at_any_step_a_version_is_absent_or_complete(
+    version: int, shape: tuple[int, ...], tmp_path: Path
+) -> None:
     """SIGKILL before each step: what was there is whole, what is new is all there or not at all."""
     before = tmp_path / "before"
     before.mkdir()
@@ -46,7 +54,10 @@ def test_killed_at_any_step_a_version_is_absent_or_complete(version: int, tmp_pa
             tmp_path / "old.onnx", repository=before, name="m", version=1, options=options
         )
     # Other tensors than the first version's, so that config.pbtxt has to be replaced too.
-    source = classifier_case("c", (1, 3, 8, 8), classes=7).build(tmp_path / "new.onnx")
+    source = classifier_case("c", shape, classes=7).build(tmp_path / "new.onnx")
+    publish(source, tmp_path / "whole", 1)
+    whole = (tmp_path / "whole/m/1/model.onnx").read_bytes()
+    assert (whole == source.read_bytes()) == (version == 1)
     attempts = tmp_path / "attempts"
     attempts.mkdir()
     _script(publish_until_killed, before, source, attempts, version)
@@ -58,17 +69,17 @@ def test_killed_at_any_step_a_version_is_absent_or_complete(version: int, tmp_pa
         assert present in ([version - 1] * (version - 1), list(range(1, version + 1)))
         complete = version in present
         outcomes.append(complete)
-        _check_whole(repository, source, version, complete=complete)
+        _check_whole(repository, whole, version, complete=complete)
         # A gateway that starts again sweeps, and can go on where it was.
-        sweep_staging(repository)
-        assert not (repository / STAGING).exists()
+        open_staging(repository).close()
+        assert [path.name for path in (repository / STAGING).iterdir()] == ["sweep.lock"]
         if complete:
             with pytest.raises(VersionExists):
                 publish(source, repository, version)
         else:
             assert killed
             publish(source, repository, version)
-            _check_whole(repository, source, version, complete=True)
+            _check_whole(repository, whole, version, complete=True)
         assert read_labels(repository, "m", version) == tuple(LABELS)
     # It was killed both before and after the moment of publishing, and that moment is one.
     assert outcomes == sorted(outcomes)
@@ -76,11 +87,11 @@ def test_killed_at_any_step_a_version_is_absent_or_complete(version: int, tmp_pa
     assert outcomes.count(True) > 3
 
 
-def _check_whole(repository: Path, source: Path, version: int, *, complete: bool) -> None:
+def _check_whole(repository: Path, whole: bytes, version: int, *, complete: bool) -> None:
     """Check what a bare tritonserver would find: config.pbtxt names a version that is there."""
     if complete:
         published = read_published(repository, "m", version)
-        assert (repository / "m" / str(version) / "model.onnx").read_bytes() == source.read_bytes()
+        assert (repository / "m" / str(version) / "model.onnx").read_bytes() == whole
         assert read_labels(repository, "m", version) == tuple(LABELS)
         assert f'label_filename: "{version}/labels.txt"' in published.config_text
     config = repository / "m/config.pbtxt"
@@ -107,8 +118,8 @@ def _check_whole(repository: Path, source: Path, version: int, *, complete: bool
 def test_full_disk_changes_nothing(limit: str, tmp_path: Path) -> None:
     """On a file system with room for less and less, publishing fails whole and cleans up."""
     original_model(tmp_path / "old.onnx", 5)
-    # Large enough to run out of space in the middle of the copy too.
-    source = classifier_case("c", (1, 3, 8, 8), classes=7).make()
+    # Large enough to run out of space in the middle of the copy too, and of the changed graph.
+    source = classifier_case("c", (1, 8, 8, 3), classes=7).make()
     source.doc_string = "x" * 40_000
     (tmp_path / "new.onnx").write_bytes(source.SerializeToString())
     mount = tmp_path / "mount"
