@@ -1,107 +1,339 @@
 """
-Rollouts under load against a real Triton: who sees a bad version, and what a shadow costs.
+Rollouts of the demo model under load, through HTTP, against a real Triton.
 
-    python -m perf.rollout_in_production [--seconds 15] [--output perf/results/rollouts.json]
+    nice -n 5 python -m perf.rollout_in_production [decisions] [switching] [shadow_cost]
+        [--clients 4] [--seconds 10] [--rounds 5] [--output perf/results/rollouts.json]
 
-For each challenger (equal; flipped labels; failing, or hanging, on a third of the images):
-requests until the decision, the share of them that the challenger answered, and the time from the
-stored end of the rollout to the last request that began later and met it (0: none). For the shadow:
-p50 and p99 of callers without one, without one again (the noise), with one at 100 %, and with a
-challenger that hangs.
+decisions    A better version (90.0 % → 97.3 %) is to be promoted, and a worse, a slow (+50 %), a
+             failing (5 %) and a flipped one to be rolled back, all by themselves. Told are: the
+             requests until the decision, the share of them that the challenger answered, and how
+             long after the verdict a caller still got an answer of the version that lost.
+switching    200 callers while a version is promoted, rolled back and the alias moved by hand: how
+             many were failed, or answered by a version that was not in force.
+shadow_cost  What callers wait without a shadow, without one again (the noise), with one at 100 %,
+             and with one whose challenger hangs: in turns, so that what else the machine does
+             falls on all.
+
+Everything that bad versions are made of: `rollout_versions`.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from perf import rollout_versions
+from perf.rollout_versions import FIRST, SECOND
 from tests.gateway_process import GatewayProcess, running_gateway
-from tests.rollout_calls import create, register_two, until
-from tests.rollout_family import Load, load
+from tests.rollout_calls import register
+from tests.rollout_load import Answered, Load, Picture, latest
+from tests.rollout_switching import switch
 
-_CHALLENGERS: Mapping[str, Mapping[str, Any]] = {
-    "equal": {},
-    "flipped labels": {"flipped": True},
-    "failing": {"fails": True},
-    "hanging": {"hangs": True},
+_ENVIRONMENT = {
+    "ROLLOUT_POLL_S": "0.2",
+    "CHALLENGER_TIMEOUT_S": "0.5",
+    "MAX_WAITING_RUNS": "1000",
+    "METRICS_FLUSH_INTERVAL_S": "1",
+}
+_WITHIN_S = 60.0
+_METRICS = {"error_rate": {"tolerated": 0.02}, "latency": {"tolerated": 0.3}}
+_PLAN = {"interval_s": 1, "min_samples": 100, "metrics": _METRICS}
+_CHAIN: dict[str, Any] = {"strategy": ["shadow", "canary"], "steps": [25, 50]}
+_CANARY: dict[str, Any] = {"strategy": "canary", "steps": [25, 50]}
+# With feedback a canary may be made to wait for it.
+_JUDGED: dict[str, Any] = {
+    **_CANARY,
+    "metrics": {**_METRICS, "accuracy": {"required": True}},
 }
 
 
-def decide(gateway: GatewayProcess, name: str, strategy: Any, challenger: Mapping[str, Any]) -> Any:
-    """Run one rollout to its end under load."""
-    with tempfile.TemporaryDirectory() as folder:
-        register_two(gateway, name, Path(folder), **challenger)
-    with load(gateway.url, name, clients=8) as clients:
+@dataclass(frozen=True)
+class Scenario:
+    """A challenger, how it is tried, and the share of answers whose true class is told."""
+
+    name: str
+    champion: Path
+    challenger: Path
+    plan: dict[str, Any]
+    feedback: float = 0.0
+
+
+def scenarios(folder: Path, *, products: int) -> list[Scenario]:
+    """All that is to be decided; bad versions are written into `folder`."""
+    worse = rollout_versions.worse(folder / "worse.onnx", accuracy=0.90)
+    slow = rollout_versions.slow(folder / "slow.onnx", products=products)
+    failing = rollout_versions.failing(folder / "failing.onnx", share=0.05)
+    flipped = rollout_versions.flipped(folder / "flipped.onnx")
+    return [
+        Scenario("better", FIRST, SECOND, _CHAIN, feedback=0.5),
+        Scenario("worse", SECOND, worse, _CHAIN, feedback=0.5),
+        Scenario("slow", SECOND, slow, _CHAIN),
+        Scenario("failing", SECOND, failing, _CHAIN),
+        Scenario("flipped", SECOND, flipped, _CHAIN),
+        Scenario("slow", SECOND, slow, _CANARY),
+        Scenario("failing", SECOND, failing, _CANARY),
+        Scenario("flipped", SECOND, flipped, _JUDGED, feedback=0.5),
+    ]
+
+
+def decide(
+    gateway: GatewayProcess, name: str, scenario: Scenario, *, clients: int, sent: Sequence[Picture]
+) -> dict[str, Any]:
+    """Run one rollout under load, to its end or for a minute."""
+    _register(gateway, name, scenario.champion, scenario.challenger)
+    with Load(gateway.url, name, sent, clients=clients, feedback=scenario.feedback) as load:
+        threading.Event().wait(1.0)  # caches and connections are warm before anything is compared
         began_s = time.time()
-        rollout = create(gateway, name, strategy=strategy, steps=[5, 25, 50])
-        ended = until(gateway.client, rollout, "Succeeded", "Failed", "Waiting")
-        threading.Event().wait(1.0)
-    finished_s = datetime.fromisoformat(ended["finished_at"]).timestamp()
-    loser = "1" if ended["phase"] == "Succeeded" else "2"
-    during = [version for at_s, _, version in clients.log if began_s <= at_s <= finished_s]
-    late_s = [at_s - finished_s for at_s, _, v in clients.log if at_s > finished_s and v == loser]
+        created = gateway.client.post(
+            f"/api/v1/models/{name}/rollouts", json={"version": 2, **_PLAN, **scenario.plan}
+        )
+        assert created.status_code == 200, created.text
+        ended = _end_of(gateway, created.json()["id"])
+        threading.Event().wait(1.5)
+    decided_s = time.time()
+    if ended["finished_at"] is not None:
+        decided_s = datetime.fromisoformat(ended["finished_at"]).timestamp()
+    during = [answer for answer in load.answers if began_s <= answer.ended_s <= decided_s]
+    shown = sum(answer.version == "2" for answer in during)
     return {
-        "challenger": name,
-        "strategy": strategy,
+        "challenger": scenario.name,
+        "strategy": scenario.plan["strategy"],
         "phase": ended["phase"],
+        "ended_in": ended["strategy"],
         "reason": ended["reason"],
-        "seconds": round(finished_s - began_s, 1),
+        "warnings": ended["warnings"],
+        "seconds": round(decided_s - began_s, 1),
         "requests": len(during),
-        "share_that_saw_it": round(during.count("2") / max(1, len(during)), 4),
-        "wrong_answers": clients.categories[False],
-        "statuses": dict(clients.statuses),
-        "verdict_to_zero_traffic_ms": round(1000 * max(late_s, default=0.0), 1),
+        "answered_by_challenger": shown,
+        "share_that_saw_it": round(shown / max(1, len(during)), 4),
+        "statuses": dict(load.statuses),
+        "transport_errors": len(load.errors),
+        "verdict_to_zero_traffic_ms": _still_ms(load.answers, ended, decided_s),
+        "last_numbers": _numbers(ended),
     }
 
 
-def latencies(clients: Load) -> Any:
-    """Summarise what callers waited, in milliseconds."""
-    took_ms = sorted(1000 * (ended_s - began_s) for began_s, ended_s, _ in clients.log)
-    cuts = statistics.quantiles(took_ms, n=100)
-    return {"requests": len(took_ms), "p50_ms": round(cuts[49], 2), "p99_ms": round(cuts[98], 2)}
+def _still_ms(answers: Sequence[Answered], ended: dict[str, Any], decided_s: float) -> float | None:
+    """How long after the verdict the loser's last answer came; 0 if before; None if undecided."""
+    if ended["finished_at"] is None:
+        return None
+    loser = "1" if ended["phase"] == "Succeeded" else "2"
+    last_s = latest(answers, loser)
+    return 0.0 if last_s is None else round(max(0.0, 1000 * (last_s - decided_s)), 1)
 
 
-def shadow_cost(gateway: GatewayProcess, seconds: float) -> Sequence[Any]:
-    """Measure callers with and without a shadow at 100 %, one client, so that there is room."""
+def _numbers(ended: dict[str, Any]) -> dict[str, Any]:
+    if not ended["verdicts"]:
+        return {}
+    return {
+        metric["metric"]: {key: metric[key] for key in ("champion", "challenger", "outcome")}
+        for metric in ended["verdicts"][-1]["metrics"]
+    }
+
+
+def _end_of(gateway: GatewayProcess, rollout: str) -> dict[str, Any]:
+    """Wait for the end of a rollout, for a minute at most."""
+    until_s, tick = time.monotonic() + _WITHIN_S, threading.Event()
+    while True:
+        state: dict[str, Any] = gateway.client.get(f"/api/v1/rollouts/{rollout}").json()
+        if state["phase"] in {"Succeeded", "Failed"} or time.monotonic() > until_s:
+            return state
+        tick.wait(0.25)
+
+
+def _register(gateway: GatewayProcess, name: str, *files: Path) -> None:
+    for place, file in enumerate(files, start=1):
+        assert register(gateway, name, file) == place
+    _load(gateway, name)
+
+
+def _load(gateway: GatewayProcess, name: str, **version: int) -> None:
+    answer = gateway.client.post("/api/v1/load", params={"name": name, **version})
+    assert answer.status_code == 200, answer.text
+
+
+def calibrate(gateway: GatewayProcess, *, clients: int, sent: Sequence[Picture]) -> int:
+    """How many products make Triton's answers half as slow again here, under the same load."""
+    tried = 500
+    with tempfile.TemporaryDirectory() as folder:
+        file = rollout_versions.slow(Path(folder) / "slow.onnx", products=tried)
+        _register(gateway, "calibration", SECOND, file)
+    _load(gateway, "calibration", version=2)
+    took_s = []
+    for version in (1, 2):
+        with Load(gateway.url, "calibration", sent, clients=clients, version=version):
+            threading.Event().wait(4.0)
+        rows = gateway.client.get(
+            "/api/v1/metrics",
+            params={
+                "model": "calibration",
+                "version": version,
+                "group_by": "version",
+                "step": "all",
+                "last": "5m",
+            },
+        ).json()["rows"]
+        took_s.append(rows[0]["infer_p90_s"])
+    base_s, slow_s = took_s
+    return max(1, round(tried * 0.5 * base_s / max(slow_s - base_s, 1e-6)))
+
+
+def decisions(gateway: GatewayProcess, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run every scenario."""
+    sent = rollout_versions.pictures()
+    products = calibrate(gateway, clients=options.clients, sent=sent)
+    print(f"slow: {products} products of matrices", flush=True)
     rows = []
-    for kind, challenger in (("equal", {}), ("hanging", {"hangs": True})):
-        name = f"shadow-{kind}"
-        with tempfile.TemporaryDirectory() as folder:
-            register_two(gateway, name, Path(folder), **challenger)
-        for label in ("none", "none again", f"shadow, {kind}"):
-            if label.startswith("shadow"):
-                create(gateway, name, strategy="shadow", interval_s=3600)
-            with load(gateway.url, name, clients=1) as clients:
-                threading.Event().wait(seconds)
-            rows.append({"shadow": label, **latencies(clients), "statuses": dict(clients.statuses)})
+    with tempfile.TemporaryDirectory() as folder:
+        for number, scenario in enumerate(scenarios(Path(folder), products=products)):
+            name = f"{scenario.name}-{number}"
+            row = decide(gateway, name, scenario, clients=options.clients, sent=sent)
+            print(json.dumps(row), flush=True)
+            rows.append(row)
     return rows
 
 
+def switching(gateway: GatewayProcess, options: argparse.Namespace) -> dict[str, Any]:
+    """Move traffic to and fro under 200 callers."""
+    _register(gateway, "switching", FIRST, SECOND)
+    _load(gateway, "switching", version=2)
+    sent = rollout_versions.pictures()
+    with Load(gateway.url, "switching", sent, clients=200) as load:
+        done = switch(gateway.url, "switching", load, seconds=options.seconds)
+    took_ms = [1000 * answer.took_s for answer in load.answers]
+    return {
+        "callers": 200,
+        "changes": len(done.changes),
+        "requests": len(load.answers),
+        "statuses": dict(load.statuses),
+        "transport_errors": len(load.errors),
+        "answered_by_a_version_not_in_force": len(done.illegal(load.answers)),
+        "p99_ms": round(statistics.quantiles(took_ms, n=100)[98], 1),
+    }
+
+
+def shadow_cost(gateway: GatewayProcess, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure one caller with and without a shadow at 100 %, in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        hanging = rollout_versions.slow(Path(folder) / "hanging.onnx", products=500_000)
+        _register(gateway, "cost", SECOND, FIRST)
+        version = register(gateway, "cost", hanging)
+        for each in (2, version):
+            _load(gateway, "cost", version=each)
+    kinds = {"none": None, "none again": None, "shadow": 2, "shadow that hangs": version}
+    took_ms: dict[str, list[float]] = {kind: [] for kind in kinds}
+    p99_ms: dict[str, list[float]] = {kind: [] for kind in kinds}
+    sent = rollout_versions.pictures()
+    for turn in range(options.rounds):
+        order = list(kinds) if turn % 2 == 0 else list(reversed(kinds))
+        for kind in order:
+            rollout = _shadow(gateway, kinds[kind])
+            with Load(gateway.url, "cost", sent, clients=1) as load:
+                threading.Event().wait(options.seconds)
+            if rollout is not None:
+                gateway.client.post(f"/api/v1/rollouts/{rollout}/rollback").raise_for_status()
+            assert set(load.statuses) == {200}, load.statuses
+            round_ms = [1000 * answer.took_s for answer in load.answers]
+            took_ms[kind] += round_ms
+            p99_ms[kind].append(round(statistics.quantiles(round_ms, n=100)[98], 2))
+    return [
+        {
+            "shadow": kind,
+            "requests": len(values),
+            "p50_ms": round(statistics.median(values), 2),
+            "p99_ms": round(statistics.quantiles(values, n=100)[98], 2),
+            "p99_ms_of_each_round": p99_ms[kind],
+        }
+        for kind, values in took_ms.items()
+    ]
+
+
+def _shadow(gateway: GatewayProcess, version: int | None) -> str | None:
+    if version is None:
+        return None
+    body = {"version": version, "strategy": "shadow", "interval_s": 3600}
+    answer = gateway.client.post("/api/v1/models/cost/rollouts", json=body)
+    assert answer.status_code == 200, answer.text
+    rollout: str = answer.json()["id"]
+    return rollout
+
+
+_HEADS = {
+    "decisions": (
+        ("challenger", "challenger"),
+        ("strategy", "strategy"),
+        ("end", "phase"),
+        ("seconds", "seconds"),
+        ("requests until then", "requests"),
+        ("share that saw it", "share_that_saw_it"),
+        ("verdict to zero traffic, ms", "verdict_to_zero_traffic_ms"),
+        ("statuses", "statuses"),
+    ),
+    "switching": (
+        ("callers", "callers"),
+        ("changes", "changes"),
+        ("requests", "requests"),
+        ("statuses", "statuses"),
+        ("not in force", "answered_by_a_version_not_in_force"),
+        ("p99, ms", "p99_ms"),
+    ),
+    "shadow_cost": (
+        ("shadow", "shadow"),
+        ("requests", "requests"),
+        ("p50, ms", "p50_ms"),
+        ("p99, ms", "p99_ms"),
+        ("p99 of each round, ms", "p99_ms_of_each_round"),
+    ),
+}
+
+
+def table(part: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Write rows as a Markdown table."""
+    lines = [
+        "| " + " | ".join(head for head, _ in _HEADS[part]) + " |",
+        "|---" * len(_HEADS[part]) + "|",
+    ]
+    lines += ["| " + " | ".join(str(row[key]) for _, key in _HEADS[part]) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+_PARTS: dict[str, Callable[[GatewayProcess, argparse.Namespace], Any]] = {
+    "decisions": decisions,
+    "switching": switching,
+    "shadow_cost": shadow_cost,
+}
+
+
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=15.0)
+    """Measure, print tables and JSON, and put them beside what was measured before."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+    parser.add_argument("parts", nargs="*", choices=[[], *_PARTS], default=list(_PARTS))
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("perf/results/rollouts.json"))
     options = parser.parse_args()
-    environment = {"ROLLOUT_POLL_S": "0.2", "CHALLENGER_TIMEOUT_S": "0.5"}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_gateway(Path(folder), environment=environment) as gateway,
-    ):
-        rows = [
-            decide(gateway, f"{kind.replace(' ', '-')}-{len(strategy)}", strategy, challenger)
-            for kind, challenger in _CHALLENGERS.items()
-            for strategy in (["shadow", "canary"], ["canary"])
-        ]
-        result = {"decisions": rows, "shadow": shadow_cost(gateway, options.seconds)}
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    found = json.loads(options.output.read_text()) if options.output.exists() else {}
+    for part in options.parts:
+        # A gateway of its own, so that one part leaves nothing for the next.
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            running_gateway(Path(folder), environment=_ENVIRONMENT) as gateway,
+        ):
+            measured = _PARTS[part](gateway, options)
+        cores, at = os.cpu_count(), datetime.now().astimezone().isoformat(timespec="seconds")
+        found[part] = {"at": at, "cores": cores, "load_1m": os.getloadavg()[0], "rows": measured}
+        print(table(part, measured if isinstance(measured, list) else [measured]), flush=True)
+        options.output.write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps({part: found[part] for part in options.parts}, indent=2))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import httpx
 
 from tests.gateway_process import GatewayProcess
 from tests.rollout_family import EASY, colour_model
+from tools.model_config import ConfigOptions
+from tools.publish import publish_version
 
 WITHIN_S = 60.0
 
@@ -28,6 +30,26 @@ def register(gateway: GatewayProcess, name: str, file: Path) -> int:
 def register_two(gateway: GatewayProcess, name: str, folder: Path, **challenger: Any) -> None:
     assert register(gateway, name, colour_model(folder / "one.onnx")) == 1
     assert register(gateway, name, colour_model(folder / "two.onnx", seed=1, **challenger)) == 2
+    assert gateway.client.post("/api/v1/load", params={"name": name}).status_code == 200
+
+
+def publish_two(folder: Path, name: str, **challenger: Any) -> None:
+    """Put two versions into the repository of a gateway that is still to be started in `folder`."""
+    for version in (1, 2):
+        kind = challenger if version == 2 else {}
+        publish_version(
+            colour_model(folder / f"{name}-{version}.onnx", seed=version, **kind),
+            repository=folder / "repository",
+            name=name,
+            version=version,
+            options=ConfigOptions(),
+        )
+
+
+def adopt_two(gateway: GatewayProcess, name: str) -> None:
+    """Make version 1 of what was published the champion, and load it."""
+    answer = gateway.client.put(f"/api/v1/models/{name}/aliases/champion", json={"version": 1})
+    assert answer.status_code == 200, answer.text
     assert gateway.client.post("/api/v1/load", params={"name": name}).status_code == 200
 
 

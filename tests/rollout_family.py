@@ -7,20 +7,16 @@ broken, so that what differs between two versions is known.
 
 import base64
 import io
-import random
-import threading
-import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+
+from tests.rollout_load import Load, Picture
 
 COLOURS = ((200, 20, 30), (30, 190, 25), (20, 35, 210))
 
@@ -109,59 +105,14 @@ def image_of(category: int, *, side: int = 20) -> dict[str, str]:
     return {"image": base64.b64encode(buffer.getvalue()).decode()}
 
 
-class Load:
-    """Clients that ask all the time. What they got, by version and status; latencies in seconds."""
-
-    def __init__(self, url: str, model: str, *, clients: int, keys: bool = False) -> None:
-        self.statuses: Counter[int] = Counter()
-        self.versions: Counter[str] = Counter()
-        self.categories: Counter[bool] = Counter()
-        self.log: list[tuple[float, float, str]] = []
-        self.by_key: dict[str, list[str]] = {}
-        self.errors: list[str] = []
-        self._url, self._model, self._keys = url, model, keys
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
-
-    def _ask(self, number: int) -> None:
-        bodies = [image_of(category) for category in range(3)]
-        chance = random.Random(number)
-        headers = {"X-Rollout-Key": f"client-{number}"} if self._keys else {}
-        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
-            while not self._stop.is_set():
-                category = chance.randrange(3)
-                began_s = time.time()
-                try:
-                    answer = client.post(
-                        f"/api/v1/run/{self._model}", json=bodies[category], headers=headers
-                    )
-                except httpx.TransportError as error:
-                    self.errors.append(repr(error))
-                    continue
-                self.statuses[answer.status_code] += 1
-                version = answer.headers.get("x-model-version", "")
-                self.versions[version] += 1
-                self.log.append((began_s, time.time(), version))
-                self.by_key.setdefault(f"client-{number}", []).append(version)
-                if answer.status_code == 200:
-                    self.categories[answer.json()["category"] == f"{category:02d}"] += 1
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+PICTURES = tuple(
+    Picture(json.dumps(image_of(category)).encode(), category) for category in range(len(COLOURS))
+)
 
 
-@contextmanager
-def load(url: str, model: str, *, clients: int = 4, keys: bool = False) -> Iterator[Load]:
-    """Ask from several clients for the length of the block."""
-    with Load(url, model, clients=clients, keys=keys) as running:
-        yield running
+def load(url: str, model: str, *, clients: int = 4, keys: bool = False) -> Load:
+    """Ask for the colours from several clients for the length of a block."""
+    return Load(url, model, PICTURES, clients=clients, keys=keys)
 
 
 EASY: dict[str, Any] = {

@@ -1,0 +1,174 @@
+"""
+Versions of the demo model whose truth is known: what a bad training or a bad export makes of it.
+
+All are real graphs, made of `tools/demo/digits/digits-v2.onnx` and its 300 held-out pictures.
+"""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from tests.rollout_load import Picture
+
+DEMO = Path(__file__).parents[1] / "tools/demo/digits"
+FIRST, SECOND = DEMO / "digits-v1.onnx", DEMO / "digits-v2.onnx"
+_CLASSES = 10
+_SIDE = 64  # of the matrices that a slow version multiplies
+
+
+def pictures() -> list[Picture]:
+    """The held-out pictures with their true classes."""
+    with (DEMO / "evaluation/labels.csv").open(newline="") as file:
+        return [
+            Picture(
+                json.dumps(
+                    {
+                        "image": base64.b64encode(
+                            (DEMO / "evaluation" / row["file"]).read_bytes()
+                        ).decode()
+                    }
+                ).encode(),
+                int(row["category"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def flipped(path: Path) -> Path:
+    """Its classes in another order: every answer names the class beside the right one."""
+    model = onnx.load(SECOND)
+    order = numpy_helper.from_array(np.roll(np.arange(_CLASSES), 1), "another_order")
+    model.graph.initializer.append(order)
+    _between(model, [helper.make_node("Gather", ["in", "another_order"], ["out"], axis=1)])
+    return _write(model, path)
+
+
+def worse(path: Path, *, accuracy: float) -> Path:
+    """Noise on its weights, as much as leaves it the accuracy (0 to 1) or a little less."""
+    images = _images()
+    for scale in np.arange(0.02, 2.0, 0.02):
+        model, rng = onnx.load(SECOND), np.random.default_rng(7)
+        for tensor in model.graph.initializer:
+            if tensor.name.endswith(".weight"):
+                weights = numpy_helper.to_array(tensor)
+                noisy = weights + scale * weights.std() * rng.normal(size=weights.shape)
+                tensor.CopyFrom(numpy_helper.from_array(noisy.astype(np.float32), tensor.name))
+        if _accuracy(model, images) <= accuracy:
+            return _write(model, path)
+    raise AssertionError(f"no noise brings it to {accuracy}")
+
+
+def failing(path: Path, *, share: float) -> Path:
+    """It fails, an index out of range, on that share of the pictures: on the brightest."""
+    brightness = [float(pixels.mean()) for pixels, _ in _images()]
+    limit = np.array(np.quantile(brightness, 1 - share), np.float32)
+    model = onnx.load(SECOND)
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(limit, "brightest"),
+            numpy_helper.from_array(np.zeros((1, _CLASSES), np.float32), "one_row"),
+        ]
+    )
+    _between(
+        model,
+        [
+            helper.make_node("ReduceMean", [model.graph.input[0].name], ["level"], axes=[1, 2, 3]),
+            helper.make_node("ReduceMax", ["level"], ["highest"], keepdims=0),
+            helper.make_node("Greater", ["highest", "brightest"], ["too_bright"]),
+            helper.make_node("Cast", ["too_bright"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["one_row", "row"], ["nothing"], axis=0),
+            helper.make_node("Add", ["in", "nothing"], ["out"]),
+        ],
+    )
+    return _write(model, path)
+
+
+def slow(path: Path, *, products: int) -> Path:
+    """The same answers after so many products of two matrices, 64 × 64, one after the other."""
+    model = onnx.load(SECOND)
+    matrix = np.linalg.qr(np.random.default_rng(3).normal(size=(_SIDE, _SIDE)))[0]
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(matrix.astype(np.float32), "turn"),
+            numpy_helper.from_array(np.array(products, np.int64), "products"),
+            numpy_helper.from_array(np.array(True), "go_on"),
+            numpy_helper.from_array(np.array(0, np.float32), "no_share"),
+        ]
+    )
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["still_on"]),
+            helper.make_node("MatMul", ["before", "turn"], ["after"]),
+        ],
+        "turns",
+        [
+            helper.make_tensor_value_info("turn_number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+    )
+    _between(
+        model,
+        [
+            helper.make_node("ReduceMax", ["in"], ["largest"], keepdims=0),
+            helper.make_node("Mul", ["turn", "largest"], ["start"]),
+            helper.make_node("Loop", ["products", "go_on", "start"], ["turned"], body=body),
+            helper.make_node("ReduceMean", ["turned"], ["turned_mean"], keepdims=0),
+            helper.make_node("Mul", ["turned_mean", "no_share"], ["nothing"]),
+            helper.make_node("Add", ["in", "nothing"], ["out"]),
+        ],
+    )
+    return _write(model, path)
+
+
+def _between(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Put nodes from `in` to `out` between the graph's last node and its output."""
+    output = model.graph.output[0].name
+    names = {"in": f"{output}_before", "out": output}
+    model.graph.node[-1].output[0] = names["in"]
+    for node in nodes:
+        for place, name in enumerate(node.input):
+            node.input[place] = names.get(name, name)
+        for place, name in enumerate(node.output):
+            node.output[place] = names.get(name, name)
+    model.graph.node.extend(nodes)
+
+
+def _write(model: onnx.ModelProto, path: Path) -> Path:
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _images() -> list[tuple[np.ndarray, int]]:
+    found = []
+    for picture in pictures():
+        encoded = base64.b64decode(json.loads(picture.body)["image"])
+        with Image.open(io.BytesIO(encoded)) as image:
+            found.append((np.asarray(image.convert("RGB")), picture.category))
+    return found
+
+
+def _accuracy(model: onnx.ModelProto, images: Sequence[tuple[np.ndarray, int]]) -> float:
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    right = [
+        int(session.run(None, {name: pixels[None].astype(np.float32)})[0].argmax()) == category
+        for pixels, category in images
+    ]
+    return sum(right) / len(right)
