@@ -8,7 +8,9 @@ What it always says, and why:
   NVIDIA's container, and KIND_AUTO: the GPU where there is one;
 - the number of instances (Triton's default on a CPU is two) and of threads (onnxruntime's default
   is every core, for each instance);
-- a bounded queue that refuses what waited too long;
+- no dynamic batching, unless it was measured to be a gain: with a queue policy, Triton's batcher
+  can sleep for half a second while requests wait (docs/decisions/0004). How many may wait is bounded
+  by the gateway;
 - a warm-up, so that the first caller does not pay for the first run;
 - exactly which versions are served: Triton's default is the highest number only.
 
@@ -56,19 +58,15 @@ class ConfigOptions:
     Attributes:
         placement: Instances and threads.
         max_batch_size: Largest batch, where the model can batch at all; 0: never batch.
-        queue_delay_us: How long a request may wait for others to share a batch with, microseconds.
-            0 adds no latency: only requests that are waiting anyway are batched.
-        max_queue_size: Requests that may wait on one replica; the next is refused.
-        queue_timeout_us: A request that waited longer is refused, microseconds.
+        queue_delay_us: Have Triton join requests into batches, and let each wait so long for
+            others, microseconds. 0 joins only those that are waiting anyway; None joins none.
         warm_up: Run once while loading.
         label_filename: File of class names for the first output, relative to the model's directory.
     """
 
     placement: Placement = field(default_factory=placement_for_machine)
     max_batch_size: int = 8
-    queue_delay_us: int = 0
-    max_queue_size: int = 256
-    queue_timeout_us: int = 30_000_000
+    queue_delay_us: int | None = None
     warm_up: bool = True
     label_filename: str | None = None
 
@@ -107,17 +105,9 @@ def generate_config(
             "intra_op_thread_count": _parameter(options.placement.intra_op_threads),
             "inter_op_thread_count": _parameter(1),
         },
-        # Also where nothing can be batched: without this scheduler no queue policy applies. With
-        # max_batch_size 0 it runs requests one by one (seen on Triton 2.51).
-        dynamic_batching=pb.ModelDynamicBatching(
-            max_queue_delay_microseconds=options.queue_delay_us if batches else 0,
-            default_queue_policy=pb.ModelQueuePolicy(
-                timeout_action=pb.ModelQueuePolicy.REJECT,
-                default_timeout_microseconds=options.queue_timeout_us,
-                max_queue_size=options.max_queue_size,
-            ),
-        ),
     )
+    if batches and options.queue_delay_us is not None:
+        config.dynamic_batching.max_queue_delay_microseconds = options.queue_delay_us
     if options.label_filename and config.output:
         config.output[0].label_filename = options.label_filename
     if options.warm_up:

@@ -1,8 +1,6 @@
 """The converter and a real Triton: what it writes loads unchanged and answers like onnxruntime."""
 
 import asyncio
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,33 +106,6 @@ async def test_any_tensor_name_goes_through_the_load_call(
     answer = await triton.infer(model, _as_published(published, case.sample()))
     assert list(answer) == [case.outputs[0].name]
     await triton.unload(model)
-
-
-@pytest.mark.parametrize("batches", [True, False], ids=["batching", "not-batching"])
-async def test_queue_is_bounded(batches: bool, triton: RunningTriton, tmp_path: Path) -> None:
-    """Also without batching, what finds max_queue_size requests waiting is refused at once."""
-    name = f"bounded-{batches}"
-    source = tmp_path / "model.onnx"
-    source.write_bytes(_slow_classifier())
-    options = replace(ONE_THREAD, max_batch_size=2 if batches else 0, max_queue_size=3)
-    publish_version(source, repository=triton.repository, name=name, version=1, options=options)
-    await triton.load(name)
-    image = np.ones((1, 2, 2, 3), np.uint8)
-
-    async def ask() -> str:
-        try:
-            await triton.infer(name, {"image": image})
-        except InferenceServerException as error:
-            return str(error.message())
-        return "answered"
-
-    outcomes = Counter(await asyncio.gather(*(ask() for _ in range(20))))
-    await triton.unload(name)
-    # Three wait, and up to a batch more have been taken in by the instance by then.
-    assert outcomes["answered"] >= 3
-    refused = {text: count for text, count in outcomes.items() if text != "answered"}
-    assert all("Exceeds maximum queue size" in text for text in refused)
-    assert sum(refused.values()) >= 8
 
 
 async def test_labels_are_served(triton: RunningTriton, tmp_path: Path) -> None:

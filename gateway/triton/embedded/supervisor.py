@@ -28,6 +28,8 @@ from gateway.triton.endpoint import TritonEndpoint
 log = structlog.get_logger(__name__)
 
 LOOK_INTERVAL_S = 0.2
+# Less often: to find the children of a server, one asks each of its many threads.
+CHILDREN_INTERVAL_S = 1.0
 # On top of the server's own timeout, before it is killed.
 EXIT_MARGIN_S = 2.0
 
@@ -171,6 +173,7 @@ class EmbeddedTriton:
     async def _watch_processes(self, starter: Starter, server: Server) -> None:
         stubs = StubWatch(starter.layout.instances)
         halted_since: float | None = None
+        children_at = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
             now = time.monotonic()
@@ -183,9 +186,12 @@ class EmbeddedTriton:
             elif now - halted_since >= self._options.halted_s:
                 server.kill(f"was halted for {now - halted_since:.1f} s")
                 continue
-            if (pid := stubs.stillborn(server.process.pid, now)) is not None:
-                server.kill(f"a load hangs: stub {pid} died while it started")
-                continue
+            if now - children_at >= CHILDREN_INTERVAL_S:
+                children_at = now
+                pid = await asyncio.to_thread(stubs.stillborn, server.process.pid, now)
+                if pid is not None:
+                    server.kill(f"a load hangs: stub {pid} died while it started")
+                    continue
             for lost in stubs.look(now):
                 model, version = lost.stub.model, lost.stub.version
                 log.error("triton_stub_lost", model=model, version=version, detail=lost.detail)

@@ -1,6 +1,7 @@
 """Model configurations: what they say for each signature, and that any name survives."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -75,23 +76,28 @@ def test_scalar_is_one_axis_of_one() -> None:
 
 
 @pytest.mark.parametrize("case", FAMILY, ids=lambda case: case.id)
-def test_every_config_bounds_threads_and_queue(case: ModelCase) -> None:
-    """Instances, threads, queue policy and versions are always written, batching or not."""
+def test_every_config_bounds_instances_and_threads(case: ModelCase) -> None:
+    """Instances, threads and versions are always written, batching or not; no batcher is."""
     config = _config(ModelSignature(case.inputs, case.outputs, 8))
     assert config.backend == "onnxruntime"
     (group,) = config.instance_group
     assert (group.count, group.kind) == (2, pb.ModelInstanceGroup.KIND_AUTO)
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert parameters == {"intra_op_thread_count": "3", "inter_op_thread_count": "1"}
-    policy = config.dynamic_batching.default_queue_policy
-    assert policy.max_queue_size == OPTIONS.max_queue_size > 0
-    assert policy.default_timeout_microseconds == OPTIONS.queue_timeout_us > 0
-    assert policy.timeout_action == pb.ModelQueuePolicy.REJECT
+    assert not config.HasField("dynamic_batching")
     assert list(config.version_policy.specific.versions) == [1]
     (warm_up,) = config.model_warmup
     assert warm_up.batch_size == 1
     assert all(size > 0 for given in warm_up.inputs.values() for size in given.dims)
     assert fits(config, ModelSignature(case.inputs, case.outputs, 8))
+
+
+def test_batcher_only_where_asked_for_and_possible() -> None:
+    """A queue delay switches dynamic batching on, but never for a model that cannot batch."""
+    asked = ConfigOptions(placement=PLACEMENT, queue_delay_us=200)
+    config = _config(_signature(), asked)
+    assert config.dynamic_batching.max_queue_delay_microseconds == 200
+    assert not _config(_signature(), replace(asked, max_batch_size=0)).HasField("dynamic_batching")
 
 
 @pytest.mark.parametrize(
