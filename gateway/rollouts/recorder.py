@@ -108,24 +108,27 @@ class Recorder:
             AnswerNotFound: No such request is remembered.
             StoreUnavailable: The store is away.
         """
-        await self.flush()
-        claimed = await self._feedback.claim(request_id)
-        if claimed is not None:
-            answered, first = claimed
-            right = answered.category == category
-            if first:
-                self._judge_trial(answered, category)
-            found = (answered.model, answered.version)
-        elif (recent := self._recent.pop(request_id, None)) is not None:
-            model, version, answer = recent
-            found, right, first = (model, version), answer == category, True
-        else:
+        if (recent := self._recent.pop(request_id, None)) is not None:
+            return await self._judge_recent(recent, category)
+        claimed = await self._feedback.claim(request_id, category)
+        if claimed is None:
+            # It may be among the answers of the last second, which are not stored yet.
+            await self.flush()
+            claimed = await self._feedback.claim(request_id, category)
+        if claimed is None:
             raise AnswerNotFound(
                 f"No answer to a request {request_id} is remembered; send its X-Request-ID."
             )
+        answered, first = claimed
         if first:
-            await self._feedback.add(*found, wrong=not right)
-        return Judged(*found, right=right, counted=first)
+            self._judge_trial(answered, category)
+        right = answered.category == category
+        return Judged(answered.model, answered.version, right=right, counted=first)
+
+    async def _judge_recent(self, recent: tuple[str, int, int], category: int) -> Judged:
+        model, version, answer = recent
+        await self._feedback.add(model, version, wrong=answer != category)
+        return Judged(model, version, right=answer == category, counted=True)
 
     def _judge_trial(self, answered: Answered, category: int) -> None:
         counts = self.counts(StepId(answered.rollout, answered.stage, answered.step))

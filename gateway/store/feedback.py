@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.store.database import Database
 from gateway.store.rollout_tables import AccuracyRow, AnsweredRow, RolloutRow
@@ -49,9 +50,9 @@ class FeedbackStore:
                 await session.execute(delete(AnsweredRow).where(AnsweredRow.request_id.in_(ids)))
                 await session.execute(insert(AnsweredRow), batch)
 
-    async def claim(self, request_id: str) -> tuple[Answered, bool] | None:
+    async def claim(self, request_id: str, category: int) -> tuple[Answered, bool] | None:
         """
-        Find an answer and mark it as judged.
+        Find an answer, mark it as judged, and count it for its version's accuracy if it was not.
 
         Returns:
             The answer, and whether this was the first time; None if there is none.
@@ -62,6 +63,8 @@ class FeedbackStore:
                 return None
             rollout = await session.get(RolloutRow, row.rollout)
             first, row.labelled = not row.labelled, True
+            if first:
+                await _count(session, row.model, row.version, wrong=row.category != category)
             answered = Answered(
                 request_id=row.request_id,
                 rollout=row.rollout,
@@ -79,17 +82,7 @@ class FeedbackStore:
     async def add(self, model: str, version: int, *, wrong: bool) -> None:
         """Count feedback on a version."""
         async with self._database.write() as session:
-            key = (AccuracyRow.model == model, AccuracyRow.version == version)
-            changed = await session.execute(
-                update(AccuracyRow)
-                .where(*key)
-                .values(
-                    labelled=AccuracyRow.labelled + 1, wrong=AccuracyRow.wrong + (1 if wrong else 0)
-                )
-                .returning(AccuracyRow.version)
-            )
-            if not changed.all():
-                session.add(AccuracyRow(model=model, version=version, labelled=1, wrong=int(wrong)))
+            await _count(session, model, version, wrong=wrong)
 
     async def accuracy(self, model: str) -> Sequence[AccuracyRow]:
         """Read the feedback on a model's versions."""
@@ -102,3 +95,14 @@ class FeedbackStore:
         async with self._database.write() as session:
             limit_s = time.time() - older_than_s
             await session.execute(delete(AnsweredRow).where(AnsweredRow.at_s < limit_s))
+
+
+async def _count(session: AsyncSession, model: str, version: int, *, wrong: bool) -> None:
+    changed = await session.execute(
+        update(AccuracyRow)
+        .where(AccuracyRow.model == model, AccuracyRow.version == version)
+        .values(labelled=AccuracyRow.labelled + 1, wrong=AccuracyRow.wrong + int(wrong))
+        .returning(AccuracyRow.version)
+    )
+    if not changed.all():
+        session.add(AccuracyRow(model=model, version=version, labelled=1, wrong=int(wrong)))

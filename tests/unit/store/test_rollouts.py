@@ -133,15 +133,15 @@ async def test_counts_add_up_and_feedback_counts_once(database: Database) -> Non
     answered = Answered("q", "r1", 0, 0, "m", 2, 7, None, 1e12)
     await feedback.put_answers([answered])
     await feedback.put_answers([answered])
-    first = await feedback.claim("q")
-    again = await feedback.claim("q")
+    first = await feedback.claim("q", 3)
+    again = await feedback.claim("q", 3)
     assert first is not None
     assert again is not None
     assert (first[0].by_challenger, first[1], again[1]) == (True, True, False)
-    assert await feedback.claim("unknown") is None
+    assert await feedback.claim("unknown", 3) is None
     for wrong in (True, False, False):
         await feedback.add("m", 2, wrong=wrong)
-    assert [(row.labelled, row.wrong) for row in await feedback.accuracy("m")] == [(3, 1)]
+    assert [(row.labelled, row.wrong) for row in await feedback.accuracy("m")] == [(4, 2)]
 
 
 async def test_a_sample_gives_its_image_back_only_if_it_was_kept(database: Database) -> None:
