@@ -18,12 +18,14 @@ from gateway.api import (
     serving,
 )
 from gateway.api.metering import Metering
+from gateway.api.one_of_several import OneOfSeveral
 from gateway.api.plain_errors import PlainErrors
 from gateway.api.request_context import RequestContext
 from gateway.api.tracing import Tracing
 from gateway.services import open_services
 from gateway.settings import Settings
 from gateway.telemetry.tracing import open_tracing
+from gateway.workers.parent import Parent
 
 _DESCRIPTION = """
 Serves ONNX image classifiers over NVIDIA Triton. Every error has one shape:
@@ -32,19 +34,20 @@ Serves ONNX image classifiers over NVIDIA Triton. Every error has one shape:
 """
 
 
-def create_app(settings: Settings, *, demo: bool = False) -> FastAPI:
+def create_app(settings: Settings, *, demo: bool = False, parent: Parent | None = None) -> FastAPI:
     """
     Make the app. Nothing is opened before its lifespan begins.
 
     Args:
         settings: The settings of this process.
         demo: Load the demo model if this gateway has never had a model.
+        parent: Of one of several worker processes.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_tracing(settings.otel_exporter_otlp_endpoint) as app.state.tracer:
-            async with open_services(settings, demo=demo) as services:
+            async with open_services(settings, demo=demo, parent=parent) as services:
                 app.state.services = services
                 yield
 
@@ -73,6 +76,8 @@ def create_app(settings: Settings, *, demo: bool = False) -> FastAPI:
         app.include_router(router, max_body_size=settings.max_body_bytes)
     error_handlers.install(app)
     app.add_middleware(PlainErrors)
+    if parent is not None:
+        app.add_middleware(OneOfSeveral, number=parent.number)
     app.add_middleware(RequestContext)
     if settings.otel_exporter_otlp_endpoint:
         app.add_middleware(Tracing)

@@ -71,7 +71,7 @@ async def open_control(
     *,
     demo: bool,
     shared_bytes: Callable[[Replica], int],
-    lifecycle_kind: type[Lifecycle] = Lifecycle,
+    lifecycle_kind: Callable[..., Lifecycle] = Lifecycle,
     listener_kind: Callable[[Monitor], EmbeddedReplica] = EmbeddedReplica,
 ) -> AsyncIterator[Control]:
     """

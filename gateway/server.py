@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.workers.parent import Parent
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,11 @@ def bind(settings: Settings) -> socket.socket:
 
 
 async def serve(
-    app: FastAPI, settings: Settings, listener: socket.socket, *, on_started: Callable[[], None]
+    app: FastAPI,
+    settings: Settings,
+    listener: socket.socket | Parent,
+    *,
+    on_started: Callable[[], None],
 ) -> None:
     """
     Open the app's services and serve until SIGTERM or SIGINT.
@@ -60,7 +65,7 @@ async def serve(
     Args:
         app: The app to serve.
         settings: For the grace period.
-        listener: A bound socket.
+        listener: A bound socket; or the parent that accepts connections, of one of several workers.
         on_started: Called once the app answers and what should be loaded at start is loaded, or
             some seconds later if that takes longer.
 
@@ -79,7 +84,8 @@ async def serve(
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         timeout_keep_alive=75,
     )
-    server = _Server(config)
+    parent = listener if isinstance(listener, Parent) else None
+    server = _Server(config) if parent is None else _WorkerServer(config, parent)
     server.on_started = on_started
     opening, stopping = asyncio.current_task(), False
     # `serve` would install handlers that raise the signal again at the end; ours only ask to stop.
@@ -103,7 +109,7 @@ async def serve(
     try:
         async with app.router.lifespan_context(app):
             server.services = app.state.services
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=[listener] if isinstance(listener, socket.socket) else [])
     except asyncio.CancelledError:
         if not stopping:
             raise
@@ -137,3 +143,38 @@ class _Server(uvicorn.Server):
                 while not self.services.settled():  # noqa: ASYNC110
                     await asyncio.sleep(_START_LOOK_S)
         self.on_started()
+
+
+class _WorkerServer(_Server):
+    """The server of one of several workers: its connections come from the parent."""
+
+    def __init__(self, config: uvicorn.Config, parent: Parent) -> None:
+        super().__init__(config)
+        self._parent = parent
+        self._orphaned: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._parent.connections = lambda: len(self.server_state.connections)
+            self._parent.entrance.open(self._protocol)
+            self._parent.link.tell("serving")
+            self._orphaned = asyncio.create_task(self._stop_with_the_parent())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._parent.entrance.close()
+        if self._orphaned is not None:
+            self._orphaned.cancel()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        # As uvicorn makes it for a listener of its own.
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # of any
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+    async def _stop_with_the_parent(self) -> None:
+        """End in order if the parent is gone; the kernel kills us if it died."""
+        await self._parent.link.closed.wait()
+        self.should_exit = True

@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
+
 from gateway.background import run_in_background
 from gateway.control import Folder, open_control, open_registry, shared_bytes
 from gateway.errors import StoreUnavailable
@@ -23,9 +25,11 @@ from gateway.registry.registry import Registry
 from gateway.rollouts.commands import Rollouts
 from gateway.rollouts.opening import open_rollouts
 from gateway.settings import Settings
+from gateway.siblings import Alone, Scraped, Siblings
 from gateway.store.database import Database, open_database
 from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import ReplicaSet
+from gateway.workers.parent import Counting, Parent
 
 _DATABASE_CHECK_S = 1.0
 
@@ -55,6 +59,7 @@ class Services:
     rollouts: Rollouts
     aliases: Aliases
     metrics: Metrics
+    siblings: Siblings
 
     async def ready(self) -> dict[str, Check]:
         """Check that a request would be answered: not stopping, a replica, the database."""
@@ -88,6 +93,25 @@ class Services:
         wanted = any(model.desired for model in self.registry.catalog.models.values())
         return not wanted or all(check.ok for check in self.started().values())
 
+    async def flush_metrics(self) -> None:
+        """
+        Store what was counted before the call, by all processes of this gateway.
+
+        Raises:
+            StoreUnavailable: The database is away.
+        """
+        await asyncio.gather(self.metrics.writer.flush(), self.siblings.flush())
+
+    async def scrape(self) -> CollectorRegistry:
+        """Read what Prometheus is shown, of all processes of this gateway together."""
+        families = await self.siblings.scrape()
+        if families is None:
+            await self.metrics.refresh(self.replicas)
+            return self.metrics.instruments.registry
+        shown = CollectorRegistry()
+        shown.register(Scraped(families))
+        return shown
+
     async def _database_check(self) -> Check:
         try:
             async with asyncio.timeout(_DATABASE_CHECK_S):
@@ -98,13 +122,16 @@ class Services:
 
 
 @contextlib.asynccontextmanager
-async def open_services(settings: Settings, *, demo: bool = False) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, *, demo: bool = False, parent: Parent | None = None
+) -> AsyncIterator[Services]:
     """
     Open everything; close it in reverse when the block ends.
 
     Args:
         settings: The settings of this process.
         demo: Load the demo model if this gateway has never had a model.
+        parent: Of one of several worker processes; it owns what there must be one of.
 
     Raises:
         StoreUnavailable: The database cannot be opened.
@@ -120,21 +147,26 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
         stack.push_async_callback(database.close)
         registry = await open_registry(settings, database)
         registration = await stack.enter_async_context(
-            open_registration(settings, repository, database, registry)
+            open_registration(
+                settings, repository, database, registry, places=parent.places if parent else None
+            )
         )
         control = await stack.enter_async_context(
-            open_control(
+            parent.open_control(settings, registry)
+            if parent is not None
+            else open_control(
                 settings,
                 registry,
                 demo=demo,
                 shared_bytes=lambda replica: shared_bytes(settings, replica),
             )
         )
+        siblings: Siblings = parent or Alone()
         replicas, lifecycle = control.replicas, control.lifecycle
         metrics = await stack.enter_async_context(
             open_metrics(settings, database, registry, replicas, control.reconciler)
         )
-        rollouts = open_rollouts(settings, database, registry, lifecycle)
+        rollouts = open_rollouts(settings, database, registry, lifecycle, siblings)
         admission = Admission(settings.max_concurrent_runs, settings.max_waiting_runs)
         runner = Runner(
             lambda: registry.catalog,
@@ -149,8 +181,17 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
         )
         stack.callback(runner.close)
         await stack.enter_async_context(rollouts.running(runner.ask_challenger, runner.ask_version))
-        for work in metrics.background():
+        for work in metrics.background(alone=parent is None):
             run_in_background(stack, work)
+        if parent is not None:
+            parent.attach(
+                Counting(
+                    flush=metrics.writer.try_flush,
+                    shown=metrics.own,
+                    recall=rollouts.commands.recall,
+                    every_s=settings.metrics_flush_interval_s,
+                )
+            )
         yield Services(
             settings=settings,
             database=database,
@@ -165,4 +206,5 @@ async def open_services(settings: Settings, *, demo: bool = False) -> AsyncItera
             rollouts=rollouts.commands,
             metrics=metrics,
             aliases=Aliases(registry, registration.store, lifecycle),
+            siblings=siblings,
         )

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -25,6 +25,15 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on. 0.0.0.0 opens it to the network."
     )
     port: int = Field(3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description=(
+            "Processes that serve requests. More than one share the limits below: each has its "
+            "part of the threads, the places and the memory."
+        ),
+    )
     models_dir: Path | None = Field(
         None, description="A flat folder of NAME.onnx files; each is available at once as NAME."
     )
@@ -200,6 +209,13 @@ class Settings(BaseSettings):
         gt=0,
         description="After so many seconds of silence another gateway runs the controller.",
     )
+
+    @field_validator("max_concurrent_runs")
+    @classmethod
+    def _one_for_each_worker(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("workers", 1):
+            raise ValueError(f"less than one for each of the {info.data['workers']} WORKERS")
+        return value
 
     @field_validator("triton_urls", mode="before")
     @classmethod

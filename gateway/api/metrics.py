@@ -192,7 +192,7 @@ async def metrics(
             statuses=tuple(_status(text) for text in status),
         ),
     )
-    await services.metrics.writer.flush()
+    await services.flush_metrics()
     answer = await ask(services.metrics.requests, question)
     if len(answer.rows) > _MAX_ROWS:
         raise MetricsQueryInvalid(
@@ -220,7 +220,7 @@ async def metrics_categories(
     filters = Filters(
         endpoints=("run",), models=tuple(model), versions=_versions(version), statuses=(200,)
     )
-    await services.metrics.writer.flush()
+    await services.flush_metrics()
     answer = await ask(
         services.metrics.requests,
         Question(start_s, end_s, None, ("model", "version"), filters),
@@ -269,10 +269,9 @@ async def prometheus(request: Request, services: ServicesOf) -> Response:
 
 async def exposition(services: Services, accept: str) -> Response:
     """Write what Prometheus reads."""
-    counting = services.metrics
-    await counting.refresh(services.replicas)
+    families = await services.scrape()
     encode, content_type = choose_encoder(accept)
-    return Response(encode(counting.instruments.registry), media_type=content_type)
+    return Response(encode(families), media_type=content_type)
 
 
 def _range(start: str | None, end: str | None, last: str) -> tuple[int, int]:

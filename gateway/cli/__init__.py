@@ -43,11 +43,22 @@ def serve_command(
     demo: Annotated[
         bool, typer.Option(help="Load the demo model if there has never been a model.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve requests. Default: WORKERS.")
+    ] = None,
 ) -> None:
     """Serve the REST interface; starts an embedded Triton unless TRITON_URLS is set."""
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
-    serving.run_server(demo=demo)
+    serving.run_server(demo=demo, workers=workers)
+
+
+@app.command("worker", hidden=True)
+def worker_command(number: int, wire: int, door: int) -> None:
+    """Be worker NUMBER of a gateway with several; started by its parent alone."""
+    from gateway.cli import serving  # noqa: PLC0415 - see above
+
+    serving.run_worker(number, wire, door)
 
 
 @app.command("doctor")

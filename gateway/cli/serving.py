@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import os
+import socket
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 import uvloop
@@ -23,15 +25,17 @@ from gateway.settings import Settings
 from gateway.telemetry.logging import configure_logging
 from gateway.triton.discovery import TritonUrlInvalid
 from gateway.triton.embedded import EmbeddedError
+from gateway.workers.pool import WorkersFailed
+from gateway.workers.serving import serve_as_worker, serve_with_workers
 
 log = structlog.get_logger(__name__)
 
 _DEMO_IMAGE = Path(__file__).parents[2] / "tools/demo/digits/sample-7.png"
 
 
-def run_server(*, demo: bool) -> None:
+def run_server(*, demo: bool, workers: int | None = None) -> None:
     """Serve until a signal ends it; a start that fails is one line and exit code 1."""
-    settings = _settings()
+    settings = _settings() if workers is None else _settings(workers=workers)
     configure_logging(settings.log_level, settings.log_format)
     keep_large_buffers()
     # gRPC otherwise prints a line of its own whenever the gateway starts a process.
@@ -40,12 +44,29 @@ def run_server(*, demo: bool) -> None:
         listener = bind(settings)
     except PortTaken as error:
         _fail(str(error))
-    app = create_app(settings, demo=demo)
     port = listener.getsockname()[1]
+
+    def welcome() -> None:
+        _welcome(settings, port)
+
+    if settings.workers > 1:
+        _run(serve_with_workers(settings, listener, demo=demo, on_started=welcome))
+    else:
+        _run(serve(create_app(settings, demo=demo), settings, listener, on_started=welcome))
+
+
+def run_worker(number: int, wire: int, door: int) -> None:
+    """Be one of several worker processes; the descriptors lead to the parent."""
+    configure_logging("info", "auto", worker=number)
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    _run(serve_as_worker(number, socket.socket(fileno=wire), socket.socket(fileno=door)))
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(app, settings, listener, on_started=lambda: _welcome(settings, port)))
-    except (EmbeddedError, TritonUrlInvalid, StoreUnavailable) as error:
+            runner.run(serving)
+    except (EmbeddedError, TritonUrlInvalid, StoreUnavailable, WorkersFailed) as error:
         _fail(str(error) if error.__cause__ is None else f"{error} {error.__cause__}")
 
 
@@ -62,9 +83,9 @@ def print_settings() -> None:
     Console(soft_wrap=True, highlight=False).print(settings_table(), markup=False, end="")
 
 
-def _settings() -> Settings:
+def _settings(**given: int) -> Settings:
     try:
-        return Settings()
+        return Settings(**given)  # type: ignore[arg-type]  # checked by the model
     except ValidationError as error:
         problem = error.errors()[0]
         name = "_".join(str(part) for part in problem["loc"]).upper()

@@ -29,12 +29,7 @@ class StateCollector(Collector):
         """Yield every family."""
         yield from self._replica_families()
         yield from self._version_families()
-        lost = CounterMetricFamily(
-            "gateway_stored_metrics_lost_requests",
-            "Requests whose stored metrics were given up because the database was away.",
-        )
-        lost.add_metric([], self._recorder.lost.requests)
-        yield lost
+        yield lost_requests(self._recorder)
 
     def _replica_families(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
@@ -83,3 +78,13 @@ class StateCollector(Collector):
         for (replica, name, number), took_s in self._load_times_s().items():
             load.add_metric([replica, name, str(number)], took_s)
         yield from (desired, ready, quarantined, load)
+
+
+def lost_requests(recorder: Recorder) -> Metric:
+    """Tell how many requests the stored metrics lack."""
+    lost = CounterMetricFamily(
+        "gateway_stored_metrics_lost_requests",
+        "Requests whose stored metrics were given up because the database was away.",
+    )
+    lost.add_metric([], recorder.lost.requests)
+    return lost

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.metrics.gauges import StateCollector
+from prometheus_client.core import Metric
+
+from gateway.metrics.gauges import StateCollector, lost_requests
 from gateway.metrics.presence import Presence
 from gateway.metrics.rollout_states import RolloutStates
 from gateway.metrics.rollup import Retention, Rollup
@@ -69,13 +71,24 @@ class Metrics:
         silent_s = time.time() - 60 - 2 * self.flush_interval_s
         return await self.writers.gaps(start_s, end_s, silent_s=silent_s)
 
-    def background(self) -> Iterator[Coroutine[Any, Any, None]]:
-        """Yield what has to run for as long as the gateway does."""
+    def own(self) -> list[Metric]:
+        """Show what this process has counted, without the state that all of a gateway share."""
+        return [*self.instruments.own(), lost_requests(self.recorder)]
+
+    def background(self, *, alone: bool = True) -> Iterator[Coroutine[Any, Any, None]]:
+        """
+        Yield what has to run for as long as the gateway does.
+
+        Args:
+            alone: This process is the only one of the gateway, or the one for what is done once.
+        """
         if self.enabled:
             yield self.writer.follow(self.flush_interval_s)
             yield self.presence.follow()
+        if self.enabled and alone:
             yield self.sampler.follow()
-        yield self.rollup.follow()
+        if alone:
+            yield self.rollup.follow()
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,9 @@
 """Open registration: what it needs of the settings and of the other services."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from gateway.registry.registration import Registration
@@ -15,10 +17,19 @@ from gateway.store.registrations import RegistrationStore
 
 @contextlib.asynccontextmanager
 async def open_registration(
-    settings: Settings, repository: Path, database: Database, registry: Registry
+    settings: Settings,
+    repository: Path,
+    database: Database,
+    registry: Registry,
+    *,
+    places: AbstractAsyncContextManager[None] | None = None,
 ) -> AsyncIterator[Registration]:
     """
     Open registration. Before it is handed out, what a crash left half done is removed.
+
+    Args:
+        settings, repository, database, registry: What it works with.
+        places: For validations, if they are shared with other processes.
 
     Raises:
         StoreUnavailable: The database cannot be read.
@@ -37,7 +48,7 @@ async def open_registration(
                 runtime=settings.validation_runtime,
             ),
             max_uploads=settings.max_uploads,
-            max_validations=settings.max_validations,
+            validating=places or asyncio.Semaphore(settings.max_validations),
         )
         await registration.recover()
         yield registration

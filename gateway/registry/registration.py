@@ -12,7 +12,7 @@ gateways on one database meet at the claim: the same bytes with the same record 
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Registration:
         validator: Validator,
         *,
         max_uploads: int,
-        max_validations: int,
+        validating: AbstractAsyncContextManager[None],
     ) -> None:
         self.staging = staging
         self._registry = registry
@@ -88,7 +88,7 @@ class Registration:
         self._validator = validator
         self._max_uploads = max_uploads
         self._uploads = 0
-        self._validating = asyncio.Semaphore(max_validations)
+        self._validating = validating
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def admit(self) -> "_Place":

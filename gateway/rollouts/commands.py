@@ -244,6 +244,10 @@ class Rollouts:
         """Take feedback; see `Recorder.judge`."""
         return await self._recorder.judge(request_id, category)
 
+    async def recall(self, request_id: str) -> tuple[str, int, int] | None:
+        """Find an answer for another process of this gateway; see `Recorder.recall`."""
+        return await self._recorder.recall(request_id)
+
     async def accuracy(self, model: str) -> Sequence[AccuracyRow]:
         """
         Read the feedback on a model's versions.

@@ -17,6 +17,7 @@ from gateway.rollouts.recorder import Recorder
 from gateway.rollouts.traffic import Traffic, traffic_of
 from gateway.rollouts.trials import Trials
 from gateway.settings import Settings
+from gateway.siblings import Siblings
 from gateway.store.database import Database
 from gateway.store.evaluations import EvaluationStore
 from gateway.store.feedback import FeedbackStore
@@ -65,11 +66,15 @@ class OpenRollouts:
 
 
 def open_rollouts(
-    settings: Settings, database: Database, registry: Registry, lifecycle: Lifecycle
+    settings: Settings,
+    database: Database,
+    registry: Registry,
+    lifecycle: Lifecycle,
+    siblings: Siblings,
 ) -> OpenRollouts:
     """Make the parts. Routes follow every catalog from now on."""
     store, feedback = RolloutStore(database), FeedbackStore(database)
-    recorder = Recorder(store, feedback)
+    recorder = Recorder(store, feedback, elsewhere=siblings.recall)
     mirror = Mirror(
         recorder,
         workers=settings.mirror_concurrency,

@@ -14,6 +14,7 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,19 @@ class Judged:
 class Recorder:
     """Counts, answers and samples of this gateway."""
 
-    def __init__(self, store: RolloutStore, feedback: FeedbackStore) -> None:
+    def __init__(
+        self,
+        store: RolloutStore,
+        feedback: FeedbackStore,
+        *,
+        elsewhere: Callable[[str], Awaitable[tuple[str, int, int] | None]] | None = None,
+    ) -> None:
+        """
+        Args:
+            store, feedback: Where counts and answers go.
+            elsewhere: Finds the answer to a request that another process of this gateway gave.
+        """
+        self._elsewhere = elsewhere
         self.gateway = uuid.uuid4().hex
         self._store = store
         self._feedback = feedback
@@ -115,6 +128,12 @@ class Recorder:
             # It may be among the answers of the last second, which are not stored yet.
             await self.flush()
             claimed = await self._feedback.claim(request_id, category)
+        if claimed is None and self._elsewhere is not None:
+            recent = await self._elsewhere(request_id)
+            if recent is not None:
+                return await self._judge_recent(recent, category)
+            # Whoever answered it has stored it by now.
+            claimed = await self._feedback.claim(request_id, category)
         if claimed is None:
             raise AnswerNotFound(
                 f"No answer to a request {request_id} is remembered; send its X-Request-ID."
@@ -129,6 +148,11 @@ class Recorder:
         model, version, answer = recent
         await self._feedback.add(model, version, wrong=answer != category)
         return Judged(model, version, right=answer == category, counted=True)
+
+    async def recall(self, request_id: str) -> tuple[str, int, int] | None:
+        """Give an answer outside of rollouts (model, version, category) away; store the others."""
+        await self.flush()
+        return self._recent.pop(request_id, None)
 
     def _judge_trial(self, answered: Answered, category: int) -> None:
         counts = self.counts(StepId(answered.rollout, answered.stage, answered.step))

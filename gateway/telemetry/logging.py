@@ -16,13 +16,16 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def configure_logging(level: str, form: Literal["auto", "console", "json"]) -> None:
+def configure_logging(
+    level: str, form: Literal["auto", "console", "json"], *, worker: int | None = None
+) -> None:
     """
     Set up logging for the process.
 
     Args:
         level: Least severe level, in lower case.
         form: "auto" is "console" if stderr is a terminal.
+        worker: The number that every record carries, of one of several worker processes.
     """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
@@ -32,6 +35,8 @@ def configure_logging(level: str, form: Literal["auto", "console", "json"]) -> N
         structlog.processors.TimeStamper(fmt="iso", utc=not console),
         structlog.processors.StackInfoRenderer(),
     ]
+    if worker is not None:
+        shared.append(_add_worker(worker))
     renderers: list[Processor] = (
         [_escape, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)]
         if console
@@ -63,6 +68,15 @@ def configure_logging(level: str, form: Literal["auto", "console", "json"]) -> N
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(max(logging.WARNING, root.level))
+
+
+def _add_worker(number: int) -> Processor:
+    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        # What tells of another worker says so itself.
+        event.setdefault("worker", number)
+        return event
+
+    return add
 
 
 def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

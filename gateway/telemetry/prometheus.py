@@ -11,6 +11,7 @@ Source: Prometheus, "Metric and label naming"; the OpenMetrics specification.
 from collections.abc import Set
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.telemetry.observation import Observation
@@ -66,6 +67,18 @@ class RequestInstruments:
         )
         # `labels` looks its child up under a lock; these are looked up in one plain dictionary.
         self._children: dict[tuple[str, str, int, int], _Children] = {}
+
+    def own(self) -> list[Metric]:
+        """Show the requests alone, without what was added."""
+        instruments = (
+            self._requests,
+            self._errors,
+            self._duration,
+            self._stage,
+            self._bytes_in,
+            self._bytes_out,
+        )
+        return [family for instrument in instruments for family in instrument.collect()]
 
     def add(self, collector: Collector) -> None:
         """Show another collector's metrics, too."""

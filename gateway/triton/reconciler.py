@@ -102,6 +102,13 @@ class Reconciler:
         self._tried_at_s: dict[tuple[str, str], float] = {}
         self.load_times_s: dict[tuple[str, str, int], float] = {}
         """How long the last load of a version took, by replica, model and version."""
+        self.on_act: Callable[[Replica, str], None] = _nobody_listens
+        """Called when a load or unload of a model on a replica begins, ends or fails."""
+
+    @property
+    def failures(self) -> Mapping[tuple[str, str, int], Failure]:
+        """Every failure that is not forgotten, by replica, model and version."""
+        return self._failures
 
     def failure(self, replica: Replica, name: str, version: int) -> Failure | None:
         """Tell why a version is not ready on a replica, if a load of it failed."""
@@ -185,6 +192,7 @@ class Reconciler:
             await replica.client.unload(name, timeout_s=_UNLOAD_TIMEOUT_S)
             replica.mark_ready(name, ())
             self._applied.pop((replica.name, name), None)
+            self.on_act(replica, name)
             log.info("unloaded", replica=replica.name, model=name)
             return
         if refused := await self._refused(action):
@@ -195,6 +203,7 @@ class Reconciler:
         served = {(name, version) for version in versions}
         replica.loading |= served
         began_s = self._tried_at_s[replica.name, name] = time.monotonic()
+        self.on_act(replica, name)
         try:
             await replica.client.load(
                 name,
@@ -216,6 +225,7 @@ class Reconciler:
         self._applied[replica.name, name] = mark
         self._loaded_at_s[replica.name, name] = began_s
         replica.mark_ready(name, versions)
+        self.on_act(replica, name)
         log.info(
             "loaded",
             replica=replica.name,
@@ -255,6 +265,11 @@ class Reconciler:
                 attempts=attempts,
                 retry_in_s=wait_s,
             )
+        self.on_act(replica, name)
+
+
+def _nobody_listens(_replica: Replica, _name: str) -> None:
+    """Until somebody does."""
 
 
 def _clean(reason: str) -> str:
