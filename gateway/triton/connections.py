@@ -62,7 +62,6 @@ class Connections:
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
         self._abandoned: set[_Connection] = set()
-        self._opening = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
 
@@ -85,17 +84,19 @@ class Connections:
         """Close every connection. Exchanges under way fail."""
         self._closed = True
         for connection in self._open | self._abandoned:
-            connection.transport.abort()
+            connection.abort()
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_result(None)
 
     async def _take(self) -> "_Connection":
         while not self._closed:
-            if self._idle:
+            while self._idle:
                 # The last one used: the others may be closed for idling one day.
-                return self._idle.pop()
-            if len(self._open) + self._opening < self._limit:
+                connection = self._idle.pop()
+                if connection.usable:
+                    return connection
+            if len(self._open) < self._limit:
                 return await self._connect()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
@@ -109,21 +110,23 @@ class Connections:
         raise ConnectionBroken("closed")
 
     async def _connect(self) -> "_Connection":
-        self._opening += 1
-        try:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self), self._address.host, self._address.port
-            )
-        except OSError as error:
-            self._wake()
-            raise ConnectionBroken(str(error)) from error
-        finally:
-            self._opening -= 1
-        return connection
-
-    def opened(self, connection: "_Connection") -> None:
-        """Take note of a connection."""
+        connection = _Connection(self)
+        # It counts from here on, so that no more than the limit are made at once.
         self._open.add(connection)
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, self._address.host, self._address.port
+            )
+        except BaseException as error:
+            connection.abort()
+            self.lost(connection)
+            if isinstance(error, OSError):
+                raise ConnectionBroken(str(error)) from error
+            raise
+        if self._closed or not connection.usable:
+            connection.abort()
+            raise ConnectionBroken("closed while it was opened")
+        return connection
 
     def abandoned(self, connection: "_Connection") -> None:
         """
@@ -137,7 +140,7 @@ class Connections:
     def idle(self, connection: "_Connection") -> None:
         """Take a connection back that is ready for the next exchange."""
         if connection in self._abandoned:
-            connection.transport.close()
+            connection.abort()
             return
         self._idle.append(connection)
         self._wake()
@@ -161,9 +164,8 @@ class Connections:
 class _Connection(asyncio.Protocol):
     """One connection. `httptools` calls the `on_…` methods."""
 
-    transport: asyncio.Transport
-
     def __init__(self, connections: Connections) -> None:
+        self.transport: asyncio.Transport | None = None
         self._connections = connections
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
@@ -171,8 +173,19 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Answer] | None = None
         self._slot: Slot | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether it can take an exchange: Triton has not closed it, nor have we."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    def abort(self) -> None:
+        """Close it at once; what is under way on it fails."""
+        if self.transport is not None:
+            self.transport.abort()
+
     async def exchange(self, request: Sequence[Buffer], slot: Slot | None) -> Answer:
         """Send a request on this idle connection; see `Connections.exchange`."""
+        assert self.transport is not None
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._answer, self._slot = answer, slot
         if slot is not None:
@@ -183,27 +196,31 @@ class _Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             if self._answer is answer:
                 if slot is None:
-                    self.transport.abort()
+                    self.abort()
                 else:
                     self._connections.abandoned(self)
             raise
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self._connections.opened(self)
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail(f"unreadable answer: {error}")
-            self.transport.abort()
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         # A slot that Triton was reading stays taken: whether its process is gone, nobody here
         # knows. If it is, the whole region goes with it.
         self._connections.lost(self)
         self._fail(str(exc or "closed by Triton"))
+
+    def on_message_begin(self) -> None:
+        if self._answer is None:
+            # It would be taken for the answer to the next request.
+            raise ConnectionBroken("an answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -226,7 +243,7 @@ class _Connection(asyncio.Protocol):
         if self._parser.should_keep_alive():
             self._connections.idle(self)
         else:
-            self.transport.close()
+            self.abort()
 
     def _fail(self, reason: str) -> None:
         answer, self._answer = self._answer, None
