@@ -11,6 +11,7 @@ client.
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from gateway.triton.v2_protocol import AnswerInvalid, decode_answer, decode_erro
 log = structlog.get_logger(__name__)
 
 _MAX_CONNECTIONS = 256
+_UNREGISTER_TIMEOUT_S = 1.0
 _REGION_UNKNOWN = "Unable to find shared memory region"
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 
@@ -136,8 +138,10 @@ class TritonClient:
     async def close(self) -> None:
         """Close both pools. Triton's own stop waits for open HTTP connections, so do this first."""
         await self._http.close()
+        if (region := self.region) is not None:
+            self._drop_region(region)
+            await self._unregister(region)
         await self._grpc.close()
-        self._drop_region()
 
     async def share(self, size_bytes: int, *, timeout_s: float) -> None:
         """
@@ -151,9 +155,10 @@ class TritonClient:
         async with self._sharing:
             if self._sharing_refused:
                 return
-            if self.region is not None and await self._knows(self.region, timeout_s=timeout_s):
-                return
-            self._drop_region()
+            if self.region is not None:
+                if await self._knows(self.region, timeout_s=timeout_s):
+                    return
+                self._drop_region(self.region)
             try:
                 # The kernel clears the memory: some 20 ms in which others are answered.
                 region = await asyncio.to_thread(Region, size_bytes)
@@ -162,13 +167,14 @@ class TritonClient:
                 return
             try:
                 await self._register(region, size_bytes, timeout_s)
-            except TritonUnreachable:
-                region.close()
-            except (TritonError, OSError) as error:
-                region.close()
-                self._refuse_sharing(str(error))
-            else:
                 self.region = region
+            except TritonUnreachable:
+                return
+            except (TritonError, OSError) as error:
+                self._refuse_sharing(str(error))
+            finally:
+                # What is mapped stays; the file is not needed again.
+                region.close()
 
     async def _register(self, region: Region, size_bytes: int, timeout_s: float) -> None:
         try:
@@ -178,6 +184,18 @@ class TritonClient:
                 )
         except InferenceServerException as error:
             raise _control_error(error) from error
+
+    async def _unregister(self, region: Region) -> None:
+        """
+        Have Triton give the memory back, which it may outlive us by months to do. Not while it may
+        still read there for a request that was given up: it would read what is no longer mapped.
+        """
+        if region.slots.taken_bytes:
+            return
+        with contextlib.suppress(InferenceServerException):
+            await self._grpc.unregister_system_shared_memory(
+                region.name, headers=self._admin, client_timeout=_UNREGISTER_TIMEOUT_S
+            )
 
     def _refuse_sharing(self, reason: str) -> None:
         self._sharing_refused = True
@@ -193,9 +211,9 @@ class TritonClient:
             return isinstance(_control_error(error), TritonUnreachable)
         return region.name in status.regions
 
-    def _drop_region(self) -> None:
-        if self.region is not None:
-            self.region.close()
+    def _drop_region(self, region: Region) -> None:
+        # Unless another has taken its place meanwhile: several requests may bring the same news.
+        if self.region is region:
             self.region = None
 
     async def index(self, *, timeout_s: float) -> list[IndexEntry]:
@@ -323,7 +341,8 @@ class TritonClient:
                 raise _inference_error(answer.status, error_text)
             # Another process than the one that was told: this request is sent whole, and the
             # monitor shares memory with the new one.
-            self._drop_region()
+            assert tensor.region is not None
+            self._drop_region(tensor.region)
             shared = False
         try:
             return decode_answer(answer.headers, answer.body, output_name)

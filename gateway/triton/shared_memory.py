@@ -87,7 +87,10 @@ class Region:
         return np.frombuffer(self._memory, np.uint8, slot.size_bytes, slot.offset)
 
     def close(self) -> None:
-        """Give the region up. Arrays in its slots stay readable as long as they live."""
+        """
+        Close the file: no name can be given any more. The memory stays until the region and the
+        last array in its slots are gone.
+        """
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
