@@ -223,6 +223,8 @@ class ReplicaSet:
         Find shared memory for an input of this version: that of the replica which would be asked
         right now. None if it shares none.
         """
+        # Once for each request, so that it is asked there too, and the next request is not.
+        self._turn += 1
         candidates = self.serving(served)
         return self._least_busy(candidates).client.region if candidates else None
 
@@ -231,7 +233,6 @@ class ReplicaSet:
         if len(candidates) == 1:
             return candidates[0]
         # Else each has its turn: a light load is shared too.
-        self._turn += 1
         start = self._turn % len(candidates)
         turns = candidates[start:] + candidates[:start]
         return min(turns, key=lambda c: (c.busy, region is None or c.client.region is not region))
