@@ -120,11 +120,10 @@ def decode_answer(
                 dtype = cast("Any", triton_to_np_dtype(output["datatype"]))
                 if dtype is None or dtype is np.object_:
                     raise AnswerInvalid(f"output {output_name!r} holds no numbers")
-                count = size_bytes // np.dtype(dtype).itemsize
-                values = np.frombuffer(body, dtype, count, offset)
+                values = np.frombuffer(memoryview(body)[offset : offset + size_bytes], dtype)
                 return values.reshape(output["shape"])
             offset += size_bytes
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise AnswerInvalid(f"the answer cannot be read: {error}") from error
     raise AnswerInvalid(f"no output {output_name!r} in the answer")
 
