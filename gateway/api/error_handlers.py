@@ -45,6 +45,10 @@ _CODE_OF_STATUS: Mapping[int, str] = {
     422: "request_invalid",
 }
 
+# How much of what a caller sent is said back where it does not validate.
+_EXCERPT_LENGTH = 100
+_EXCERPT_MEMBERS = 10
+
 
 def status_of(error: errors.GatewayError) -> int:
     """Find an error's HTTP status: that of the nearest class in the table."""
@@ -84,11 +88,38 @@ async def _gateway_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    places = error.errors()
+    places = [{**place, "input": _excerpt(place.get("input"))} for place in error.errors()]
     undecodable = any(place["type"] == "base64_decode" for place in places)
     code = "image_invalid" if undecodable else "request_invalid"
     log.info("request_failed", code=code, status=422, path=request.url.path)
     return JSONResponse(_body(request, jsonable_encoder(places), code), 422)
+
+
+def _excerpt(value: object, depth: int = 2) -> object:
+    """
+    Shorten what a caller sent, to say it back: the places of an error are many, and a body may be
+    an image of megabytes. What JSON cannot say (bytes, NaN, half a surrogate pair) becomes text.
+    """
+    match value:
+        case str() | bytes():
+            return _beginning(value)
+        case bool() | int() | float() | None:
+            finite = not isinstance(value, float) or math.isfinite(value)
+            return value if finite else str(value)
+        case dict() if depth:
+            members = list(value.items())[:_EXCERPT_MEMBERS]
+            return {_beginning(str(key)): _excerpt(member, depth - 1) for key, member in members}
+        case list() | tuple() if depth:
+            return [_excerpt(member, depth - 1) for member in value[:_EXCERPT_MEMBERS]]
+        case _:
+            return "…"
+
+
+def _beginning(text: str | bytes) -> str:
+    begun = text[:_EXCERPT_LENGTH]
+    encoded = begun if isinstance(begun, bytes) else begun.encode("utf-8", "backslashreplace")
+    more = "…" if len(text) > _EXCERPT_LENGTH else ""
+    return encoded.decode("utf-8", "backslashreplace") + more
 
 
 async def _framework_error(request: Request, error: Exception) -> JSONResponse:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from gateway.api.base64_image import decode_base64
 
@@ -51,7 +52,8 @@ async def _plain_image(request: Request) -> bytes | None:
             and isinstance(asked["image"], str)
         ):
             return decode_base64(asked["image"])
-    except ValueError:
+    except (ValueError, ClientDisconnect):
+        # The general way says what is wrong, or that there is nobody to tell.
         pass
     return None
 
