@@ -188,17 +188,17 @@ class Runner:
         champion, challenger = versions.get(trial.champion), versions.get(trial.challenger)
         if challenger is None:
             raise ModelNotLoaded(trial.model)
-        stages = Stages()
-        if copy.tensor is None or champion is None or not _take_the_same(champion, challenger):
-            tensor = await self._decode(copy.encoded, challenger, stages)
-        else:
-            tensor = InputTensor(copy.tensor)
+        stages, tensor, kept = Stages(), copy.tensor, None
+        if isinstance(tensor, InputTensor) and champion and _take_the_same(champion, challenger):
+            kept = tensor
+        tensor = kept or await self._decode(copy.encoded, challenger, stages)
         try:
             scores = await self._infer(challenger, tensor, copy.request_id, stages)
         except TritonNotReady as error:
             raise TritonUnavailable(f"Version {challenger.version} is not ready.") from error
         finally:
-            tensor.release()
+            if tensor is not kept:
+                tensor.release()
         category(scores)
         return Reply(scores, stages.infer_s)
 
@@ -240,15 +240,14 @@ class Runner:
             return answer
         tensor = await self._decode(encoded, champion, stages)
         try:
-            mirrored = tensor.array.copy() if trial.mirrored else None
-            try:
-                answer = await self._ask_tensor(champion, tensor, request_id, stages)
-            except RequestError:
-                raise
-            except (GatewayError, TritonNotReady):
-                self._trials.observe(trial, Outcome(request_id, encoded, mirrored))
-                raise
-            self._trials.observe(trial, _outcome(answer, request_id, encoded, mirrored))
+            answer = await self._ask_tensor(champion, tensor, request_id, stages)
+        except RequestError:
+            raise
+        except (GatewayError, TritonNotReady):
+            self._trials.observe(trial, Outcome(request_id, encoded, tensor))
+            raise
+        else:
+            self._trials.observe(trial, _outcome(answer, request_id, encoded, tensor))
             return answer
         finally:
             tensor.release()
@@ -347,6 +346,6 @@ def _outcome(
     answer: Answer,
     request_id: str,
     encoded: bytes,
-    tensor: npt.NDArray[np.generic] | None = None,
+    tensor: InputTensor | None = None,
 ) -> Outcome:
     return Outcome(request_id, encoded, tensor, answer.scores, answer.stages.infer_s)

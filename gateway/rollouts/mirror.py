@@ -6,9 +6,9 @@ wait in a queue that is bounded in number and in bytes; when it is full, a copy 
 counted, and the request counts for neither side. A few workers send them, each with a deadline of
 its own, so that a challenger which hangs holds the workers and nobody else.
 
-The copy is the same decoded tensor, if that outlives the answer. If it does not, or if the two
-versions' preprocessing differs, the challenger's side decodes the image again. On both sides only
-the answering itself is timed.
+The copy is the same decoded tensor, kept for it where there is room. If there is none, or if the
+two versions take different inputs, the challenger's side decodes the image again. On both sides
+only the answering itself is timed.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,20 @@ log = structlog.get_logger(__name__)
 _TOP = 5
 
 
+class Input(Protocol):
+    """What a version was given, in memory that is lent."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How much memory it takes."""
+
+    def keep(self) -> bool:
+        """Keep it beyond the request, if there is memory to spare."""
+
+    def release(self) -> None:
+        """Let go of what was kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
     """
@@ -41,8 +56,8 @@ class Copy:
         trial: What the rollout asked of it.
         request_id: Its id.
         encoded: The image file's bytes.
-        tensor: What the champion was given, if it may be kept; the challenger's side decodes
-            `encoded` if it may not.
+        tensor: What the champion was given, if it could be kept; else the challenger's side
+            decodes `encoded`.
         scores: What the champion answered, finite; None if it failed.
         latency_s: How long the champion took; None if it failed.
     """
@@ -50,14 +65,14 @@ class Copy:
     trial: Trial
     request_id: str
     encoded: bytes
-    tensor: npt.NDArray[np.generic] | None
+    tensor: Input | None
     scores: npt.NDArray[np.generic] | None
     latency_s: float | None
 
     @property
     def size_bytes(self) -> int:
         """How much memory it holds."""
-        return len(self.encoded) + (0 if self.tensor is None else self.tensor.nbytes)
+        return len(self.encoded) + (0 if self.tensor is None else self.tensor.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +112,20 @@ class Mirror:
         self._tasks: list[asyncio.Task[None]] = []
 
     def offer(self, copy: Copy) -> None:
-        """Take a copy, or drop it if too many are waiting. Never waits."""
+        """
+        Take a copy, or drop it if too many are waiting. Never waits.
+
+        Args:
+            copy: Its tensor is the request's, which lets go of it afterwards.
+        """
         held = self._waiting_bytes + copy.size_bytes
         if len(self._waiting) >= self._limit or held > self._limit_bytes:
             self._recorder.counts(copy.trial.id).dropped += 1
             self._remember(copy, None)
             return
+        if copy.tensor is not None and not copy.tensor.keep():
+            copy = replace(copy, tensor=None)
+            held = self._waiting_bytes + copy.size_bytes
         self._waiting.append(copy)
         self._waiting_bytes = held
         self._arrived.release()
@@ -127,6 +150,9 @@ class Mirror:
             except Exception:
                 # One copy is lost, and the next must not be.
                 log.exception("mirror_failed", rollout=copy.trial.id.rollout)
+            finally:
+                if copy.tensor is not None:
+                    copy.tensor.release()
 
     async def _send(self, copy: Copy, ask: Ask) -> None:
         reply = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.rollouts.mirror import Copy, Mirror
+from gateway.rollouts.mirror import Copy, Input, Mirror
 from gateway.rollouts.recorder import Recorder
 from gateway.rollouts.traffic import Traffic, Trial
 
@@ -22,15 +22,15 @@ class Outcome:
     Attributes:
         request_id: The request.
         encoded: The image file's bytes.
-        tensor: What the version was given, as long as it may be kept; None if it may not, or if it
-            did not come to that.
+        tensor: What the version was given; None if it did not come to that, or if nobody wants
+            to know.
         scores: What it answered, finite; None if it failed.
         latency_s: How long Triton took to answer.
     """
 
     request_id: str
     encoded: bytes
-    tensor: npt.NDArray[np.generic] | None = None
+    tensor: Input | None = None
     scores: npt.NDArray[np.generic] | None = None
     latency_s: float = 0.0
 

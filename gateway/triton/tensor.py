@@ -28,10 +28,24 @@ class InputTensor:
     region: Region | None = None
     slot: Slot | None = None
 
-    def hold(self) -> None:
-        """Keep the values for one more holder."""
-        if self.slot is not None:
-            self.slot.hold()
+    @property
+    def size_bytes(self) -> int:
+        """How much memory the values take."""
+        return self.array.nbytes
+
+    def keep(self) -> bool:
+        """
+        Keep the values beyond the request, for somebody who can do without them.
+
+        Returns:
+            False if shared memory is scarce: requests come first.
+        """
+        if self.slot is None or self.region is None:
+            return True
+        if 2 * self.region.slots.taken_bytes > self.region.slots.size_bytes:
+            return False
+        self.slot.hold()
+        return True
 
     def release(self) -> None:
         """Let go: after the last holder, the slot is another request's and the values are lost."""

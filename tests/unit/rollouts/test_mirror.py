@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,25 @@ async def recorder(tmp_path: Path) -> AsyncIterator[Recorder]:
     await database.close()
 
 
+@dataclass
+class Lent:
+    """An input in lent memory, of which there may be too little to keep it."""
+
+    size_bytes: int = 96
+    scarce: bool = False
+    holders: int = 0
+
+    def keep(self) -> bool:
+        self.holders += not self.scarce
+        return not self.scarce
+
+    def release(self) -> None:
+        self.holders -= 1
+
+
 def _copy(number: int = 0) -> Copy:
     scores = np.array([0.1, 0.9], np.float32)
-    return Copy(TRIAL, f"request-{number}", b"image", np.zeros((1, 2, 2, 3)), scores, 0.01)
+    return Copy(TRIAL, f"request-{number}", b"image", Lent(), scores, 0.01)
 
 
 def _mirror(recorder: Recorder, *, queue: int = 4, queue_bytes: int = 1 << 20) -> Mirror:
@@ -110,3 +127,33 @@ async def test_a_copy_does_without_the_tensor(recorder: Recorder) -> None:
     await _run(mirror, recorder, ask, requests=1)
     assert given == [(b"image", None, len(b"image"))]
     assert recorder.counts(STEP).challenger.latencies == {latency_bucket(0.04): 1}
+
+
+async def test_a_kept_tensor_is_let_go_once(recorder: Recorder) -> None:
+    """A waiting copy holds its tensor until it was sent; one that is dropped never holds it."""
+    mirror, lent = _mirror(recorder, queue=1), [Lent(), Lent()]
+    for each in lent:
+        mirror.offer(replace(_copy(), tensor=each))
+    assert [each.holders for each in lent] == [1, 0]
+    held = []
+
+    async def ask(copy: Copy) -> Reply:
+        assert isinstance(copy.tensor, Lent)
+        held.append(copy.tensor.holders)
+        return Reply(np.array([0.1, 0.9]), 0.01)
+
+    await _run(mirror, recorder, ask, requests=1)
+    assert (held, lent[0].holders) == ([1], 0)
+
+
+async def test_scarce_memory_is_not_kept(recorder: Recorder) -> None:
+    """Where memory is scarce the copy goes without its tensor instead of being dropped."""
+    mirror, given = _mirror(recorder), []
+    mirror.offer(replace(_copy(), tensor=Lent(scarce=True)))
+
+    async def ask(copy: Copy) -> Reply:
+        given.append(copy.tensor)
+        return Reply(np.array([0.1, 0.9]), 0.01)
+
+    await _run(mirror, recorder, ask, requests=1)
+    assert given == [None]
