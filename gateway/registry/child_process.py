@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.errors import StorageFull
+from gateway.registry.full_disk import NO_SPACE_EXIT, storage_full
+
 _LOG_FILE = "log.txt"
 _LOG_TAIL_BYTES = 8192
 _INHERITED = frozenset({"PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ"})
@@ -48,6 +51,9 @@ async def run_child(
         folder: An existing folder; its working directory and home.
         timeout_s: After this long it is killed, with every process it started.
         keep_open: Descriptors that it shares.
+
+    Raises:
+        StorageFull: It had no space for what it has to say.
     """
     environment = {
         **{key: value for key, value in os.environ.items() if key in _INHERITED},
@@ -58,7 +64,9 @@ async def run_child(
         "ORT_DISABLE_TELEMETRY": "1",
     }
     log = folder / _LOG_FILE
-    with log.open("wb") as output:
+    with storage_full():
+        output = log.open("wb")
+    with output:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
@@ -82,6 +90,8 @@ async def run_child(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         code = await asyncio.shield(process.wait())
+    if code == NO_SPACE_EXIT:
+        raise StorageFull("No space is left in the repository; nothing was changed.")
     return Ended(code, timed_out, _tail(log))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.errors import GatewayError
 from gateway.registry.child_process import run_child
+from gateway.registry.full_disk import exit_if_full
 from gateway.registry.refusals import refusal_of
 from gateway.registry.validation.sandbox import die_with_parent
 from tools.errors import ToolError
@@ -130,7 +131,8 @@ def main() -> None:
             "config": published.config_text,
             "changes": list(published.changes),
         }
-    Path(request["result"]).write_text(json.dumps(result), encoding="utf-8")
+    with exit_if_full():
+        Path(request["result"]).write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway import errors
-from tools.errors import StorageFull
-from tools.repository_writer import STAGING, storage_errors
+from gateway.registry.full_disk import storage_full
+from tools.repository_writer import STAGING
 
 _PREFIX = "gateway-"
 _LOCK_FILE = "alive.lock"
@@ -73,16 +72,6 @@ def open_staging(repository: Path) -> Staging:
         lock = os.open(root / owner / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
     return Staging(root, owner, lock)
-
-
-@contextlib.contextmanager
-def storage_full() -> Iterator[None]:
-    """Turn a full disk into the gateway's StorageFull."""
-    try:
-        with storage_errors():
-            yield
-    except StorageFull as error:
-        raise errors.StorageFull(str(error)) from error
 
 
 def _sweep(root: Path) -> None:

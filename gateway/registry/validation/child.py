@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.registry.full_disk import exit_if_full
 from gateway.registry.validation.sandbox import Limits, confine
 
 REPORT_FILE = "report.json"
@@ -59,8 +60,9 @@ def _examine(examination: Any, report: Path, *, no_network: bool) -> None:
                 "preprocessing": examination.preprocessing_json(),
             }
         )
-        written.write_text(text, encoding="utf-8")
-        written.replace(report)
+        with exit_if_full():
+            written.write_text(text, encoding="utf-8")
+            written.replace(report)
 
     write()
     for name, run in examination.stages():

@@ -86,6 +86,9 @@ class Validator:
             name: The model's name.
             preprocessing, labels: What was asked for at registration.
             keep_graph, beside: Whether the graph is published as it is: `InputPolicy`.
+
+        Raises:
+            StorageFull: There was no space for the report.
         """
         request = {
             "model": str(model),
