@@ -87,11 +87,25 @@ class Settings(BaseSettings):
         gt=0,
         description="Memory for one model's validation, and five times its file on top.",
     )
-    validation_runtime: Literal["local", "24.10", "25.01", "25.06", "25.08", "26.01"] = Field(
+    validation_runtime: Literal[
+        "local",
+        "1.19",
+        "1.20",
+        "1.21",
+        "1.22",
+        "1.23",
+        "1.24",
+        "1.25",
+        "1.26",
+        "1.27",
+        "1.28",
+        "1.30",
+    ] = Field(
         "local",
         description=(
-            "What uploads must run on: the onnxruntime installed here, or that of a release of "
-            "NVIDIA's Triton container."
+            "What uploads must run on: the onnxruntime installed here, or an older release of it "
+            "that your own Triton has (ort_version in build.py of triton-inference-server/server, "
+            "in the branch of its release)."
         ),
     )
     keep_graph: bool = Field(

@@ -2,11 +2,13 @@
 Which opsets and IR versions the runtime that will serve understands.
 
 `local` is the onnxruntime installed here, which the embedded Triton runs: it is asked itself, by
-making a session. A release of NVIDIA's container (`24.10`) has an older one; for that the limits
+making a session. A Triton of one's own may run an older one, such as `1.20`; for that the limits
 below apply as well.
 
-Source: NVIDIA, Triton release notes (the onnxruntime of each release, from server/build.py);
-onnxruntime, Versioning. Where the table of onnxruntime is not definite, the lower number.
+Source: the limits are what these releases of onnxruntime answered when they were asked, with one
+operator stamped with ever newer versions. Which of them a Triton has: `ort_version` in `build.py` of
+triton-inference-server/server, in the branch of its release. It is 1.20.1 there for 25.03, and
+1.30.0 for 26.09 (pull request 8966).
 """
 
 import re
@@ -19,14 +21,20 @@ import onnxruntime
 from tools.errors import OperatorUnsupported, OpsetUnsupported
 
 LOCAL = "local"
-RELEASES: Mapping[str, tuple[str, int, int]] = {
-    "24.10": ("1.19.2", 21, 10),
-    "25.01": ("1.20.1", 21, 10),
-    "25.06": ("1.22.0", 22, 10),
-    "25.08": ("1.23.0", 23, 11),
-    "26.01": ("1.23.2", 23, 11),
+LIMITS: Mapping[str, tuple[int, int]] = {
+    "1.19": (21, 10),
+    "1.20": (21, 10),
+    "1.21": (22, 10),
+    "1.22": (22, 10),
+    "1.23": (23, 11),
+    "1.24": (25, 13),
+    "1.25": (26, 13),
+    "1.26": (26, 13),
+    "1.27": (26, 13),
+    "1.28": (26, 13),
+    "1.30": (26, 13),
 }
-"""By release: the version of onnxruntime, its newest opset of ai.onnx and its newest IR version."""
+"""By release of onnxruntime: its newest opset of ai.onnx and its newest IR version."""
 
 _DOMAINS = frozenset({"", "ai.onnx"})
 _OPSET = re.compile(r"support for domain (\S+) is till opset (\d+)")
@@ -40,7 +48,7 @@ _NO_OPERATOR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The runtime to validate for; `name` is `local` or a release of NVIDIA's container."""
+    """The runtime to validate for; `name` is `local` or a release of onnxruntime."""
 
     name: str
 
@@ -49,7 +57,7 @@ class Runtime:
         """Its name and its version of onnxruntime, for people."""
         if self.name == LOCAL:
             return f"onnxruntime {onnxruntime.__version__}"
-        return f"onnxruntime {RELEASES[self.name][0]} (NVIDIA Triton {self.name})"
+        return f"onnxruntime {self.name}"
 
     def check(self, model: onnx.ModelProto) -> None:
         """
@@ -61,7 +69,7 @@ class Runtime:
         """
         opset, ir_version = int(onnx.defs.onnx_opset_version()), int(onnx.IR_VERSION)
         if self.name != LOCAL:
-            _, release_opset, release_ir = RELEASES[self.name]
+            release_opset, release_ir = LIMITS[self.name]
             opset, ir_version = min(opset, release_opset), min(ir_version, release_ir)
         if model.ir_version > ir_version:
             raise _newer("IR version", model.ir_version, ir_version, self.description)

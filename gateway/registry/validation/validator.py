@@ -56,7 +56,7 @@ class Validator:
     Attributes:
         memory_bytes: What a validating process may use, and five times the file on top.
         timeout_s: Its deadline; processor time is bounded alike.
-        runtime: `local`, or a release of NVIDIA's container.
+        runtime: `local`, or a release of onnxruntime.
         max_batch_size: The largest batch that is tried and, if all is well, served.
     """
 
