@@ -4,25 +4,19 @@ import base64
 import contextlib
 import io
 import json
+import re
 import runpy
 import shutil
-import socket
 import subprocess
-import time
 from pathlib import Path
 
-import httpx
-import pytest
 from PIL import Image
 
 from tests.gateway_process import running_gateway
+from tests.running_prometheus import needs_prometheus, running_prometheus, until
 
 _ROOT = Path(__file__).parents[2]
 _RULES = _ROOT / "deploy/prometheus"
-_HAS_PROMETHEUS = shutil.which("promtool") and shutil.which("prometheus")
-needs_prometheus = pytest.mark.skipif(
-    not _HAS_PROMETHEUS, reason="no Prometheus on this machine (Debian: package prometheus)"
-)
 
 
 def _dashboards() -> dict[str, dict[str, object]]:
@@ -46,6 +40,14 @@ def _expressions() -> list[str]:
     ]
 
 
+def test_every_rule_is_documented_and_tried() -> None:
+    """docs/metrics.md has each alert; the rules' own test has each of them fire."""
+    alerts = set(re.findall(r"alert: (\w+)", (_RULES / "rules.yml").read_text()))
+    text = (_ROOT / "docs/metrics.md").read_text()
+    assert alerts == set(re.findall(r"^\| `([A-Z][a-z]\w+)` \|", text, re.MULTILINE))
+    assert f"value: {len(alerts)}}}" in (_RULES / "rules_test.yml").read_text()
+
+
 def test_dashboards_are_what_their_script_writes() -> None:
     """Each dashboard is the script's, has an id of its own, and panels with queries."""
     dashboards = _dashboards()
@@ -62,13 +64,6 @@ def test_alerts_fire_and_clear() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @needs_prometheus
 def test_every_dashboard_query_has_an_answer(tmp_path: Path) -> None:
     """A real Prometheus scrapes a real gateway, and every query of every dashboard has data."""
@@ -76,57 +71,20 @@ def test_every_dashboard_query_has_an_answer(tmp_path: Path) -> None:
     encoded = io.BytesIO()
     Image.new("RGB", (28, 28)).save(encoded, "PNG")
     image = {"image": base64.b64encode(encoded.getvalue()).decode()}
-    port = _free_port()
-    log = (tmp_path / "prometheus.log").open("w")
-    with running_gateway(tmp_path, "--demo") as gateway, log:
-        (tmp_path / "prometheus.yml").write_text(
-            "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
-            f"rule_files: [{_RULES}/rules.yml]\n"
-            "scrape_configs: [{job_name: gateway, static_configs: "
-            f"[{{targets: ['{gateway.url.removeprefix('http://')}']}}]}}]\n"
-        )
-        prometheus = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={tmp_path}/prometheus.yml",
-                f"--storage.tsdb.path={tmp_path}/tsdb",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            missing = _until_answered(gateway.client, image, f"http://127.0.0.1:{port}")
-        finally:
-            prometheus.terminate()
-            prometheus.wait()
-    assert missing == []
-    warnings = [
-        line
-        for line in (tmp_path / "prometheus.log").read_text().splitlines()
-        if ("level=warn" in line or "level=error" in line) and "Received SIGTERM" not in line
-    ]
-    assert warnings == []
-
-
-def _until_answered(gateway: httpx.Client, image: dict[str, str], url: str) -> list[str]:
-    """Send load until every query has data, for half a minute; return those that have none."""
     missing = _expressions()
-    ends_s = time.monotonic() + 30
-    with httpx.Client(base_url=url, trust_env=False, timeout=5) as prometheus:
-        while missing and time.monotonic() < ends_s:
+    with (
+        running_gateway(tmp_path, "--demo") as gateway,
+        running_prometheus(tmp_path, [gateway.url]) as prometheus,
+    ):
+
+        def all_answered() -> bool:
             for _ in range(5):
-                gateway.post("/api/v1/run/digits", json=image)
-            gateway.post("/api/v1/run/nobody", json=image)
-            with contextlib.suppress(httpx.ConnectError):  # it is still starting
-                missing = [expr for expr in missing if not _has_data(prometheus, expr)]
-            time.sleep(0.5)  # a part of the time between two scrapes
-    return missing
+                gateway.client.post("/api/v1/run/digits", json=image)
+            gateway.client.post("/api/v1/run/nobody", json=image)
+            missing[:] = [expr for expr in missing if not prometheus.has_data(expr)]
+            return not missing
 
-
-def _has_data(prometheus: httpx.Client, expr: str) -> bool:
-    answer = prometheus.get("/api/v1/query", params={"query": expr})
-    if answer.status_code == 503:
-        return False  # not ready yet
-    assert answer.status_code == 200, answer.text
-    return bool(answer.json()["data"]["result"])
+        with contextlib.suppress(AssertionError):
+            until(all_answered, within_s=30, what="every query has data")
+        assert missing == []
+        assert prometheus.warnings() == []
