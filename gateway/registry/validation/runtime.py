@@ -6,8 +6,8 @@ making a session. A Triton of one's own may run an older one, such as `1.20`; fo
 below apply as well.
 
 Source: the limits are what these releases of onnxruntime answered when they were asked, with one
-operator stamped with ever newer versions. Which of them a Triton has: `ort_version` in `build.py` of
-triton-inference-server/server, in the branch of its release. It is 1.20.1 there for 25.03, and
+operator stamped with ever newer versions. Which of them a Triton has: `ort_version` in `build.py`
+of triton-inference-server/server, in the branch of its release. It is 1.20.1 there for 25.03, and
 1.30.0 for 26.09 (pull request 8966).
 """
 
