@@ -8,6 +8,7 @@ Source: Triton, "HTTP/REST and GRPC Protocol" (V2), Binary Tensor Data Extension
 Extension.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -121,6 +122,8 @@ def decode_answer(
                 if dtype is None or dtype is np.object_:
                     raise AnswerInvalid(f"output {output_name!r} holds no numbers")
                 values = np.frombuffer(memoryview(body)[offset : offset + size_bytes], dtype)
+                if math.prod(output["shape"]) != values.size:
+                    raise AnswerInvalid(f"output {output_name!r} is not of its own shape")
                 return values.reshape(output["shape"])
             offset += size_bytes
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
