@@ -33,9 +33,9 @@ def register_two(gateway: GatewayProcess, name: str, folder: Path, **challenger:
     assert gateway.client.post("/api/v1/load", params={"name": name}).status_code == 200
 
 
-def publish_two(folder: Path, name: str, **challenger: Any) -> None:
-    """Put two versions into the repository of a gateway that is still to be started in `folder`."""
-    for version in (1, 2):
+def publish_versions(folder: Path, name: str, *, versions: int = 2, **challenger: Any) -> None:
+    """Put versions into the repository of a gateway that is still to be started in `folder`."""
+    for version in range(1, versions + 1):
         kind = challenger if version == 2 else {}
         publish_version(
             colour_model(folder / f"{name}-{version}.onnx", seed=version, **kind),
@@ -46,7 +46,7 @@ def publish_two(folder: Path, name: str, **challenger: Any) -> None:
         )
 
 
-def adopt_two(gateway: GatewayProcess, name: str) -> None:
+def adopt(gateway: GatewayProcess, name: str) -> None:
     """Make version 1 of what was published the champion, and load it."""
     answer = gateway.client.put(f"/api/v1/models/{name}/aliases/champion", json={"version": 1})
     assert answer.status_code == 200, answer.text

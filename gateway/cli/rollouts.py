@@ -1,6 +1,9 @@
 """`gateway rollout`: begin, list, watch, promote, roll back, pause, resume, history, samples."""
 
+import contextlib
+import json
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -78,21 +81,35 @@ def create_command(
 def watch_command(
     rollout: RolloutId,
     every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line for each change.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Draw weight, samples and verdicts until it ends; exit code 2 if it failed."""
-    with gateway_at(url, key) as gateway:
-        found = _find(gateway, rollout)
-        with Live(console=console(), auto_refresh=False) as live:
-            while True:
-                state = gateway.call("GET", f"/api/v1/rollouts/{found}")
+    phase, revision = "", None
+    with gateway_at(url, key) as gateway, contextlib.ExitStack() as stack:
+        # Opened at the first look, so that a rollout that is not there leaves nothing drawn.
+        live: Live | None = None
+        for state in _looks(gateway, _find(gateway, rollout), every_s):
+            phase = state["phase"]
+            if as_json and state["revision"] != revision:
+                typer.echo(json.dumps(state))
+            elif not as_json:
+                live = live or stack.enter_context(Live(console=console(), auto_refresh=False))
                 live.update(_picture(state), refresh=True)
-                if state["phase"] in _ENDED:
-                    break
-                time.sleep(every_s)
-    if state["phase"] == "Failed":
+            revision = state["revision"]
+    if phase == "Failed":
         raise typer.Exit(2)
+
+
+def _looks(gateway: GatewayClient, rollout: str, every_s: float) -> Iterator[dict[str, Any]]:
+    """Look at a rollout until it has ended, which is the last look."""
+    while True:
+        state: dict[str, Any] = gateway.call("GET", f"/api/v1/rollouts/{rollout}")
+        yield state
+        if state["phase"] in _ENDED:
+            return
+        time.sleep(every_s)
 
 
 @rollout_app.command("promote")

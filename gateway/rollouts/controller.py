@@ -11,8 +11,9 @@ the rollout.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import reduce
 
 import structlog
@@ -37,6 +38,7 @@ from gateway.rollouts.rollout import (
 )
 from gateway.rollouts.verdict import Verdict
 from gateway.store.feedback import FeedbackStore
+from gateway.store.rollout_tables import RolloutRow
 from gateway.store.rollouts import Change, RolloutStore
 
 log = structlog.get_logger(__name__)
@@ -107,14 +109,12 @@ class Controller:
 
     async def _round(self) -> None:
         for row in await self._store.live():
-            rollout = Rollout.from_json(row.state)
-            try:
-                await self._move_on(rollout)
-            except StoreUnavailable:
-                raise
-            except GatewayError as error:
-                log.warning("rollout_stuck", rollout=rollout.id, reason=error.detail)
-        await self._unload_failed()
+            with _alone(row.id):
+                await self._move_on(Rollout.from_json(row.state))
+        before_s = self._now() - self._unload_after_s
+        for row in await self._store.to_unload(finished_before_s=before_s):
+            with _alone(row.id):
+                await self._unload_failed(row)
         if self._now() - self._forgotten_at_s > _FORGET_EVERY_S:
             self._forgotten_at_s = self._now()
             await self._feedback.forget(older_than_s=self._feedback_window_s)
@@ -271,18 +271,29 @@ class Controller:
             return None
         return after if moved else failed
 
-    async def _unload_failed(self) -> None:
-        """Unload challengers that were loaded for a rollout which failed, once none is asked."""
-        before_s = self._now() - self._unload_after_s
-        for row in await self._store.to_unload(finished_before_s=before_s):
-            model = (await self._registry.refresh()).models.get(row.model)
-            named = model is not None and row.challenger in model.aliases.values()
-            if model is not None and row.challenger in model.desired and not named:
-                try:
-                    await self._lifecycle.unload(row.model, row.challenger, actor=ACTOR)
-                except ModelNotLoaded:
-                    log.info("challenger_was_unloaded", rollout=row.id)
-            await self._store.mark_unloaded(row.id)
+    async def _unload_failed(self, row: RolloutRow) -> None:
+        """Unload a challenger that was loaded for a rollout which failed; nobody is asking it."""
+        model = (await self._registry.refresh()).models.get(row.model)
+        named = model is not None and row.challenger in model.aliases.values()
+        if model is not None and row.challenger in model.desired and not named:
+            try:
+                await self._lifecycle.unload(row.model, row.challenger, actor=ACTOR)
+            except ModelNotLoaded:
+                log.info("challenger_was_unloaded", rollout=row.id)
+        await self._store.mark_unloaded(row.id)
+
+
+@contextlib.contextmanager
+def _alone(rollout: str) -> Iterator[None]:
+    """Let a rollout that is stuck hold up no other one, and not end the controller."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except GatewayError as error:
+        log.warning("rollout_stuck", rollout=rollout, reason=error.detail)
+    except Exception:
+        log.exception("rollout_stuck", rollout=rollout)
 
 
 def judge(rollout: Rollout, observed: Observations, now: float) -> Verdict:

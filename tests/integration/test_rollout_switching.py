@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.gateway_process import running_gateway
-from tests.rollout_calls import adopt_two, publish_two
+from tests.rollout_calls import adopt, publish_versions
 from tests.rollout_family import load
 from tests.rollout_load import Answered, Reign, illegal
 from tests.rollout_switching import switch
@@ -11,9 +11,9 @@ from tests.rollout_switching import switch
 
 def test_every_answer_under_two_hundred_callers_is_of_a_version_in_force(tmp_path: Path) -> None:
     """Promotion, roll back and a moved alias fail nobody, and take effect when they say so."""
-    publish_two(tmp_path, "m")
+    publish_versions(tmp_path, "m")
     with running_gateway(tmp_path, environment={"MAX_WAITING_RUNS": "1000"}) as gateway:
-        adopt_two(gateway, "m")
+        adopt(gateway, "m")
         with load(gateway.url, "m", clients=200) as clients:
             done = switch(gateway.url, "m", clients)
     assert set(clients.statuses) == {200}
