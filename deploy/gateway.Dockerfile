@@ -17,7 +17,8 @@ RUN groupadd --gid 10001 gateway && useradd --uid 10001 --gid 10001 --no-create-
 COPY --from=build /venv /venv
 USER 10001:10001
 WORKDIR /data
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HOST=0.0.0.0 DATA_DIR=/data MODEL_REPOSITORY=/repository
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    HOST=0.0.0.0 DATA_DIR=/data MODEL_REPOSITORY=/repository
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:3000/livez', timeout=2)"]

@@ -64,15 +64,16 @@ class RunningPrometheus:
         data: dict[str, Any] = answer.json()["data"]
         return data
 
-    def wait_until_ready(self) -> None:
-        """Return as soon as it answers."""
+    def wait_until_scraping(self, targets: int) -> None:
+        """Return when every target was scraped: what changes earlier is not seen to change."""
 
-        def ready() -> bool:
+        def scraped() -> bool:
             with contextlib.suppress(httpx.ConnectError):
-                return self._http.get("query", params={"query": "1"}).status_code == 200
+                answer = self._http.get("query", params={"query": f"sum(up) == {targets}"})
+                return answer.status_code == 200 and bool(answer.json()["data"]["result"])
             return False
 
-        until(ready, within_s=30, what="Prometheus is ready")
+        until(scraped, within_s=30, what="Prometheus scrapes")
 
     def close(self) -> None:
         """Close the connections."""
@@ -115,7 +116,7 @@ def running_prometheus(folder: Path, urls: Sequence[str]) -> Iterator[RunningPro
         )
         running = RunningPrometheus(port, log)
         try:
-            running.wait_until_ready()
+            running.wait_until_scraping(len(urls))
             yield running
         finally:
             process.terminate()
