@@ -24,6 +24,7 @@ from gateway.preprocessing.pixels import NUMPY_OF_TRITON
 from tests.gateway_process import GatewayProcess, running_gateway
 from tests.hostile_models import CASES, LOOPING, HostileCase, graph_model
 from tests.model_family import FAMILY, ModelCase, classifier_case, original_model
+from tests.rollout_calls import create
 
 _LIMIT_BYTES = 4_000_000
 _FREE = (None, None, None, 3)
@@ -327,6 +328,24 @@ def test_what_holds_a_version_keeps_it_from_being_deleted(gateway: GatewayProces
     assert client.get(path).status_code == 404
     assert not (gateway.folder / "repository/deleted").exists()
     assert _register(gateway, "deleted", _model(11))["version"] == 4
+
+
+def test_an_open_rollout_holds_its_versions(gateway: GatewayProcess) -> None:
+    """409 until it has ended, also when its alias and its load are gone."""
+    client, path = gateway.client, "/api/v1/models/rolling"
+    for seed in (1, 2):
+        _register(gateway, "rolling", _model(40 + seed))
+    client.post("/api/v1/load", params={"name": "rolling"})
+    rollout = create(gateway, "rolling", strategy="canary", steps=[50], interval_s=600)
+    assert client.delete(f"{path}/aliases/challenger").status_code == 204
+    client.post("/api/v1/unload", params={"name": "rolling", "version": "2"})
+    for number in (1, 2):
+        held = client.delete(f"{path}/versions/{number}")
+        assert (held.status_code, held.json()["code"]) == (409, "version_in_use")
+    assert "Rollout" in held.json()["detail"]
+    assert client.delete(path).status_code == 409
+    assert client.post(f"{path}/rollouts/{rollout}/rollback").status_code == 200
+    assert client.delete(f"{path}/versions/2").json()["versions"] == [2]
 
 
 def test_an_alias_moves_only_from_where_the_caller_saw_it(gateway: GatewayProcess) -> None:
