@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
 _AT_ONCE = 64
-_FULL_PAUSE_S = 0.1
+_PAUSE_S = 0.1
 
 
 class Door:
@@ -115,7 +115,7 @@ class Reception:
         for _ in range(_AT_ONCE):
             if not any(True for _ in self._doors()):
                 # They wait in the kernel's queue until a worker is there again.
-                self._pause()
+                self._pause_for(_PAUSE_S)
                 return
             try:
                 connection, _ = self._listener.accept()
@@ -124,7 +124,7 @@ class Reception:
             except OSError as error:
                 # Too many open files, or a connection that ended while it waited.
                 log.warning("connection_not_accepted", reason=str(error))
-                self._pause_for(_FULL_PAUSE_S)
+                self._pause_for(_PAUSE_S)
                 return
             if not self._place(connection):
                 log.warning("connection_refused", reason="no worker took it")

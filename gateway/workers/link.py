@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import structlog
 
+from gateway.background import log_fault
 from gateway.errors import GatewayError, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,7 @@ class Link:
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._reading = asyncio.create_task(self._read())
+        self._reading.add_done_callback(log_fault)
 
     @classmethod
     async def open(cls, wire: socket.socket, handlers: Handlers) -> Self:
@@ -114,16 +116,31 @@ class Link:
             if kind == "answer":
                 answer.set_result(values)
             else:
-                answer.set_exception(values)
+                answer.set_exception(_unpacked(values))
 
     async def _answer(self, number: int, name: str, values: Any) -> None:
         try:
             answer = await self._handlers[name](*values)
         except GatewayError as error:
-            self._send(("error", number, "", error))
+            self._send(("error", number, "", _packed(error)))
         except Exception:
             # The caller must not wait for ever for what failed here.
             log.exception("call_failed", call=name)
-            self._send(("error", number, "", GatewayError("Internal error.")))
+            self._send(("error", number, "", _packed(GatewayError("Internal error."))))
         else:
             self._send(("answer", number, "", answer))
+
+
+_Packed = tuple[type[GatewayError], tuple[Any, ...], dict[str, Any]]
+
+
+def _packed(error: GatewayError) -> _Packed:
+    """Take an error apart: its class may be made from other arguments than the text."""
+    return type(error), error.args, vars(error)
+
+
+def _unpacked(packed: _Packed) -> GatewayError:
+    kind, arguments, values = packed
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(values)
+    return error

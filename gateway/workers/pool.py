@@ -114,10 +114,11 @@ class Pool:
         return iter(list(self.members.values()))
 
     def doors(self) -> list[Door]:
-        """List the doors of those that are ready; while none is, of those that answer at all."""
-        serving = [m for m in self if m.serving and m.silent_for_s() < _AVOIDED_AFTER_S]
+        """List the doors of those that are ready and not hung; while none is, of all that serve."""
+        serving = [member for member in self if member.serving]
         ready = [member for member in serving if member.ready_at_s is not None]
-        return [member.door for member in ready or serving]
+        well = [member for member in ready if member.silent_for_s() < _AVOIDED_AFTER_S]
+        return [member.door for member in well or ready or serving]
 
     def note_ready(self, member: Member) -> None:
         """Hear that a worker has everything loaded."""

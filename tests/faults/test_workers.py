@@ -1,0 +1,332 @@
+"""
+Several worker processes behind one port, as their users see them: they are one gateway, also when
+one of them is killed.
+"""
+
+import asyncio
+import base64
+import contextlib
+import io
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from PIL import Image
+
+from tests.eventually import eventually
+from tests.gateway_process import GatewayProcess, running_gateway
+
+_REPOSITORY = Path(__file__).parents[2] / "model_repository"
+_KNOWN_WITHIN_S = 0.1
+_ENVIRONMENT = {"WORKERS": "2", "METRICS_FLUSH_INTERVAL_S": "0.5"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Yield a folder whose repository holds two versions of `digits`."""
+    folder = tmp_path_factory.mktemp("workers")
+    digits = folder / "repository" / "digits"
+    shutil.copytree(_REPOSITORY / "digits", digits)
+    newest = max(int(path.name) for path in digits.iterdir() if path.name.isdecimal())
+    shutil.copytree(digits / str(newest), digits / "100")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gateway(folder: Path) -> Iterator[GatewayProcess]:
+    with running_gateway(folder, environment=_ENVIRONMENT) as up:
+        for version in ("1", "100"):
+            answer = up.client.post("/api/v1/load", params={"name": "digits", "version": version})
+            assert answer.content == b"200", answer.text
+        yield up
+
+
+@pytest.fixture
+def clients(gateway: GatewayProcess) -> Iterator[dict[str, httpx.Client]]:
+    """Yield a client for each worker, with a connection to it that stays."""
+    with contextlib.ExitStack() as stack:
+        found: dict[str, httpx.Client] = {}
+        for _ in range(40):
+            client = httpx.Client(base_url=gateway.url, timeout=60, trust_env=False)
+            stack.enter_context(client)
+            found.setdefault(client.get("/livez").headers["X-Gateway-Worker"], client)
+            if len(found) == 2:
+                break
+        assert set(found) == {"1", "2"}
+        yield found
+
+
+def _image() -> str:
+    encoded = io.BytesIO()
+    Image.new("RGB", (28, 28), (9, 9, 9)).save(encoded, "PNG")
+    return base64.b64encode(encoded.getvalue()).decode()
+
+
+_BODY = {"image": _image()}
+
+
+def _run(client: httpx.Client, **asked: str) -> httpx.Response:
+    return client.post("/api/v1/run/digits", params=asked, json=_BODY)
+
+
+def _workers(gateway: GatewayProcess) -> dict[str, psutil.Process]:
+    """Find the worker processes, by their number."""
+    return {
+        process.cmdline()[-3]: process
+        for process in psutil.Process(gateway.process.pid).children()
+        if "worker" in process.cmdline()
+    }
+
+
+def _counted(gateway: GatewayProcess, endpoint: str = "run") -> float:
+    """Read from /metrics, at whichever worker, how many requests were answered."""
+    text = httpx.get(f"{gateway.url}/metrics", timeout=30, trust_env=False).text
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in text.splitlines()
+        if line.startswith("gateway_requests_total{") and f'endpoint="{endpoint}"' in line
+    )
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs; one that is dead and waits for init to collect it does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _regions() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("onnx-gateway-*")}
+
+
+class Callers:
+    """Callers that never stop asking; `heard` counts (worker, status or name of the error)."""
+
+    def __init__(self, url: str, number: int = 4) -> None:
+        self.heard: Counter[tuple[str, int | str]] = Counter()
+        self._url = url
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(number)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self) -> None:
+        while not self._stop.is_set():
+            worker = ""
+            with httpx.Client(base_url=self._url, timeout=30, trust_env=False) as client:
+                try:
+                    while not self._stop.is_set():
+                        answer = _run(client)
+                        worker = answer.headers["X-Gateway-Worker"]
+                        self.heard[worker, answer.status_code] += 1
+                except httpx.ConnectError:
+                    return
+                except httpx.TransportError as error:
+                    self.heard[worker, type(error).__name__] += 1
+
+    @property
+    def answered(self) -> int:
+        """How many were answered with 200."""
+        return sum(count for (_, what), count in self.heard.items() if what == 200)
+
+    def stop(self) -> None:
+        """Stop asking."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@contextlib.contextmanager
+def _calling(url: str) -> Iterator[Callers]:
+    callers = Callers(url)
+    try:
+        yield callers
+    finally:
+        callers.stop()
+
+
+def test_connections_are_shared_evenly(gateway: GatewayProcess) -> None:
+    """Ten connections that are opened one after the other: five for each worker."""
+    with contextlib.ExitStack() as stack:
+        seen = Counter(
+            stack.enter_context(httpx.Client(base_url=gateway.url, trust_env=False))
+            .get("/livez")
+            .headers["X-Gateway-Worker"]
+            for _ in range(10)
+        )
+    assert sorted(seen.values()) == [5, 5]
+
+
+def test_it_says_ready_once_and_logs_say_which_worker(gateway: GatewayProcess) -> None:
+    """One line for people, when all workers are ready; each record carries its worker."""
+    assert sum(line.startswith("Ready:") for line in gateway.output) == 1
+    with httpx.Client(base_url=gateway.url, trust_env=False) as client:
+        answer = client.post("/api/v1/run/nobody", json=_BODY)
+    worker, request_id = (answer.headers[name] for name in ("X-Gateway-Worker", "X-Request-ID"))
+    record = next(line for line in gateway.output if request_id in line)
+    assert f'"worker": {worker}' in record
+
+
+def test_a_change_is_known_to_all_when_it_is_answered(clients: dict[str, httpx.Client]) -> None:
+    """Fifty moves of an alias at one worker; the other follows each at once, every time."""
+    took_s = []
+    for turn in range(50):
+        changer, asker = clients[str(1 + turn % 2)], clients[str(2 - turn % 2)]
+        version = (1, 100)[turn // 2 % 2]
+        moved = changer.put("/api/v1/models/digits/aliases/moving", json={"version": version})
+        assert moved.status_code == 200, moved.text
+        answered_s = time.monotonic()
+        while (answer := _run(asker, alias="moving")).headers["X-Model-Version"] != str(version):
+            assert time.monotonic() - answered_s < _KNOWN_WITHIN_S
+        assert answer.status_code == 200
+        took_s.append(time.monotonic() - answered_s)
+    assert moved.elapsed.total_seconds() < 1.0
+
+
+def test_a_load_is_known_to_all_when_it_is_answered(clients: dict[str, httpx.Client]) -> None:
+    """After 200 of load the other worker answers 200, after 200 of unload 409, at once."""
+    for turn in range(2):
+        changer, asker = clients[str(1 + turn % 2)], clients[str(2 - turn % 2)]
+        target = {"name": "digits", "version": "100"}
+        assert changer.post("/api/v1/unload", params=target).content == b"200"
+        assert _run(asker, version="100").status_code == 409
+        assert changer.post("/api/v1/load", params=target).content == b"200"
+        assert _run(asker, version="100").status_code == 200
+        assert _run(changer, version="100").status_code == 200
+
+
+def test_what_is_counted_adds_up(gateway: GatewayProcess, clients: dict[str, httpx.Client]) -> None:
+    """/metrics and the stored metrics tell at either worker what both have answered."""
+
+    def stored(client: httpx.Client) -> int:
+        answer = client.get("/api/v1/metrics", params={"step": "all", "endpoint": "run"})
+        return sum(row["requests"] for row in answer.json()["rows"])
+
+    before, stored_before = _counted(gateway), stored(clients["1"])
+    for client in clients.values():
+        for _ in range(10):
+            assert _run(client).status_code == 200
+    assert [stored(client) - stored_before for client in clients.values()] == [20, 20]
+    assert _counted(gateway) - before == 20
+
+
+def test_feedback_finds_the_answer_of_another_worker(clients: dict[str, httpx.Client]) -> None:
+    """Who answered matters to nobody who gives feedback, and it counts once."""
+    answer = _run(clients["1"])
+    feedback = {
+        "request_id": answer.headers["X-Request-ID"],
+        "category": answer.json()["category"],
+    }
+    told = clients["2"].post("/api/v1/feedback", json=feedback)
+    assert told.status_code == 200, told.text
+    assert told.json()["correct"] is True
+    assert clients["2"].post("/api/v1/feedback", json=feedback).status_code == 404
+
+
+async def test_a_killed_worker_takes_only_its_own_requests_along(gateway: GatewayProcess) -> None:
+    """SIGKILL of one under load: the other's callers notice nothing, totals grow, it comes back."""
+    victim, sibling = (_workers(gateway)[number] for number in ("1", "2"))
+    totals = []
+    with _calling(gateway.url) as callers:
+        await eventually(lambda: min(callers.heard["1", 200], callers.heard["2", 200]) >= 20)
+        totals.append(await asyncio.to_thread(_counted, gateway))
+        victim.kill()
+        await eventually(lambda: not victim.is_running())
+        before = callers.answered
+        await eventually(lambda: callers.answered > before + 50)
+        totals += [await asyncio.to_thread(_counted, gateway) for _ in range(5)]
+    await eventually(lambda: _is_back(gateway), within_s=40)
+    totals.append(await asyncio.to_thread(_counted, gateway))
+    failed = {key: count for key, count in callers.heard.items() if key[1] != 200}
+    assert {worker for worker, _ in failed} <= {"1"}
+    assert sum(failed.values()) <= 4  # one for each caller at most
+    assert totals == sorted(totals)
+    assert sibling.is_running()
+    assert _regions() == set()
+
+
+def _is_back(gateway: GatewayProcess) -> bool:
+    with httpx.Client(base_url=gateway.url, timeout=30, trust_env=False) as client:
+        return client.get("/readyz").headers["X-Gateway-Worker"] == "1"
+
+
+async def test_all_workers_recover_from_a_killed_triton(
+    gateway: GatewayProcess, clients: dict[str, httpx.Client]
+) -> None:
+    """After SIGKILL of tritonserver every worker answers again, with nobody asking."""
+    gateway.triton.kill()
+
+    def answered() -> bool:
+        return all(_run(client).status_code == 200 for client in clients.values())
+
+    await eventually(lambda: _run(clients["1"]).status_code == 503, within_s=5)
+    await eventually(answered, within_s=20)
+
+
+def test_a_killed_parent_takes_everything_along(gateway: GatewayProcess) -> None:
+    """SIGKILL of the parent: no worker, no Triton and no shared memory of ours is left."""
+    processes = [*_workers(gateway).values(), gateway.triton, *gateway.stubs()]
+    gateway.kill()
+    psutil.wait_procs(processes, timeout=10)
+    assert [process for process in processes if _lives(process)] == []
+    assert _regions() == set()
+
+
+async def test_a_stop_under_load_is_an_orderly_end(gateway: GatewayProcess, folder: Path) -> None:
+    """SIGTERM: what was admitted is answered, the exit code is 0, and nothing is left."""
+    assert gateway.process.poll() is not None
+    with running_gateway(folder, environment=_ENVIRONMENT) as again:
+        processes = [*_workers(again).values(), again.triton, *again.stubs()]
+        with _calling(again.url) as callers:
+            await eventually(lambda: callers.answered > 40)
+            code = await asyncio.to_thread(again.stop, signal.SIGTERM)
+    assert code == 0
+    assert {what for _, what in callers.heard} <= {
+        200,
+        503,
+        # A connection that was idle, or not served yet, when the door was closed.
+        "RemoteProtocolError",
+        "ReadError",
+    }
+    assert [process for process in processes if _lives(process)] == []
+    assert _regions() == set()
+
+
+def test_fewer_places_than_workers_are_one_clear_line(tmp_path: Path) -> None:
+    """A setting that cannot work ends the start with its name, before anything is started."""
+    with pytest.raises(AssertionError, match=r"MAX_CONCURRENT_RUNS.*5 WORKERS"):
+        GatewayProcess(tmp_path, {"WORKERS": "5", "MAX_CONCURRENT_RUNS": "4"}, ())
+
+
+def test_a_worker_that_cannot_start_ends_the_gateway(tmp_path: Path) -> None:
+    """It is told which, and is not tried for ever."""
+    killing = threading.Event()
+
+    def kill_first_worker() -> None:
+        me = psutil.Process(os.getpid())
+        while not killing.is_set():
+            for process in me.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    line = process.cmdline()
+                    if line[-4:-2] == ["worker", "1"] and str(tmp_path) == process.cwd():
+                        process.kill()
+                        return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_first_worker)
+    killer.start()
+    try:
+        with pytest.raises(AssertionError, match=r"Worker 1 could not start .killed by SIGKILL"):
+            GatewayProcess(tmp_path, _ENVIRONMENT, ())
+    finally:
+        killing.set()
+        killer.join()
