@@ -1,6 +1,7 @@
 """The preprocessing record: what it means to the last bit, and what contradicts a model."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from tools.signature import TensorSignature
 
 NCHW = TensorSignature("x", "FP32", (None, 3, 224, 224))
 FREE = TensorSignature("x", "FP32", (None, None, None, 3))
+ROOT = Path(__file__).parents[3]
+DEMO = ROOT / "tools/demo/efficientnet_lite0"
+PHOTOGRAPHS = ROOT / "gateway/registry/validation/photographs"
 PIXELS = np.random.default_rng(0).integers(0, 256, (90, 130, 3)).astype(np.uint8)
 
 
@@ -44,6 +48,24 @@ def test_resampling_is_pillows_bit_for_bit(name: str) -> None:
     expected = Image.fromarray(PIXELS).resize((224, 224), Image.Resampling[name.upper()])
     got = preprocess(PIXELS, record, NCHW)
     np.testing.assert_array_equal(got[0].transpose(1, 2, 0), np.asarray(expected, np.float32))
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
+def test_efficientnets_record_is_its_reference_pipeline(name: str) -> None:
+    """EfficientNet-Lite0 on photographs: what Pillow and (value - 127) / 128 give, to the bit."""
+    with Image.open(PHOTOGRAPHS / f"{name}.jpg") as opened:
+        photograph = opened.convert("RGB")
+    record = _resolved((DEMO / "preprocessing.json").read_text())
+    got = preprocess(np.asarray(photograph), record, NCHW)
+
+    width, height = photograph.size
+    shorter = min(width, height)
+    scaled = (int(256 * width / shorter), int(256 * height / shorter))
+    image = photograph.resize(scaled, Image.Resampling.BICUBIC)
+    left, top = round((image.width - 224) / 2), round((image.height - 224) / 2)
+    values = np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32)
+    expected = (values.transpose(2, 0, 1) - np.float32(127)) / np.float32(128)
+    np.testing.assert_array_equal(got, expected[np.newaxis], strict=True)
 
 
 def test_bgr_and_means_stand_in_the_order_of_the_channels() -> None:
