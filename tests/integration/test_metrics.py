@@ -4,6 +4,7 @@ import asyncio
 import base64
 import csv
 import io
+import json
 import re
 import shutil
 import signal
@@ -158,6 +159,72 @@ def test_parquet_holds_the_same_rows(gateway: GatewayProcess) -> None:
     rows = parquet.read_table(io.BytesIO(content)).to_pylist()
     names = ("endpoint", "model", "version", "status", "requests", "p99_s")
     assert [[row[n] for n in names] for row in rows] == [[row[n] for n in names] for row in as_json]
+
+
+async def test_the_command_line_shows_what_is_stored(gateway: GatewayProcess) -> None:
+    """`gateway metrics`: the table, JSON and CSV tell the requests, errors and percentiles."""
+    await _send(gateway.url, _MIX)
+    asked = ("metrics", "--url", gateway.url, "--last", "2h", "--endpoint", "run")
+    rows = json.loads(_cli(*asked, "--by", "model,status", "--format", "json"))["rows"]
+    by_group = {(row["model"], row["status"]): row for row in rows}
+    assert {group: row["requests"] for group, row in by_group.items()} == {
+        (row["model"], row["status"]): row["requests"]
+        for row in gateway.client.get(
+            "/api/v1/metrics?last=2h&endpoint=run&step=all&group_by=model,status"
+        ).json()["rows"]
+    }
+    table = _cli(*asked, "--by", "model,status").splitlines()
+    (shown,) = [line for line in table if "digits" in line and " 422 " in line]
+    refused = by_group["digits", 422]
+    cells = [cell.strip() for cell in shown.split("│")]
+    assert cells[3:6] == [
+        str(refused["requests"]),
+        "100.0%",
+        f"{refused['p50_s'] * 1000:.1f} ms",
+    ]
+    assert "█" in shown
+    only = _cli(*asked, "--model", "digits", "--format", "csv").splitlines()
+    assert only[0].startswith("start,endpoint,model,version,status,requests")
+    assert {line.split(",")[2] for line in only[1:]} == {"digits"}
+
+
+async def test_the_command_line_compares_two_versions(gateway: GatewayProcess) -> None:
+    """`gateway metrics compare`: both versions' counts, and the second's times over the first's."""
+    file = _REPOSITORY.parent / "tools/demo/digits/digits-v2.onnx"
+    registered = gateway.client.post(
+        "/api/v1/register",
+        params={"name": "digits"},
+        content=file.read_bytes(),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    assert registered.json()["version"] == 2, registered.text
+    loaded = gateway.client.post("/api/v1/load", params={"name": "digits", "version": 2})
+    assert loaded.status_code == 200, loaded.text
+    await _send(gateway.url, [("run", "/api/v1/run/digits?version=2", {"image": _image()})] * 7)
+    asked = ("metrics", "compare", "digits", "1", "2", "--url", gateway.url, "--last", "2h")
+    first, second = json.loads(_cli(*asked, "--json"))["rows"]
+    assert (first["version"], second["version"]) == (1, 2)
+    assert second["requests"] == 7
+    lines = {
+        cells[0]: cells[1:]
+        for line in _cli(*asked).splitlines()
+        if len(cells := [cell.strip() for cell in line.strip("│┃").split("│")]) == 4
+    }
+    assert lines["requests"] == [str(first["requests"]), "7", ""]
+    for name in ("p99", "infer p50"):
+        one, other = (row[f"{name.replace(' ', '_')}_s"] for row in (first, second))
+        shown = [f"{one * 1000:.1f} ms", f"{other * 1000:.1f} ms", f"{other / one:.2f}"]
+        assert lines[name] == shown
+    none = _cli("metrics", "compare", "digits", "1", "9", "--url", gateway.url)
+    assert "none" in none
+
+
+def test_the_command_line_says_what_it_cannot_do() -> None:
+    """No gateway, and a question that cannot be read: one line, exit code 1."""
+    said = _cli("metrics", "--url", "http://127.0.0.1:9", fails=True)
+    assert "Traceback" not in said
+    said = _cli("metrics", "--url", "http://127.0.0.1:9", "--format", "csv", fails=True)
+    assert "No gateway answers at http://127.0.0.1:9" in said
 
 
 @pytest.mark.parametrize(
