@@ -1,0 +1,106 @@
+"""Many rollouts of one plan in one world, side by side."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gateway.rollouts.metrics import Strategy
+from gateway.rollouts.plan import Plan, Stage
+from perf.rollout_simulation.bounds import Metrics
+from perf.rollout_simulation.judging import shown_not_worse, worse_than_tolerated
+from perf.rollout_simulation.traffic import Counts, Traffic
+from perf.rollout_simulation.worlds import ALPHA, CHECK_S, CHECKS_A_DAY, World
+
+PLANS = {
+    "chain": Plan(stages=(Stage.of("shadow"), Stage.of("canary"))),
+    "canary": Plan(stages=(Stage.of("canary"),)),
+    "ab": Plan(stages=(Stage.of("ab"),)),
+    "half": Plan(stages=(Stage.of("canary", [50]),)),
+}
+
+
+def step_table(plan: Plan) -> list[tuple[Strategy, float]]:
+    """Every judged step of a plan, in order."""
+    return [(stage.strategy, step) for stage in plan.stages for step in stage.judged_steps]
+
+
+def simulate(
+    world: World,
+    plan: Plan,
+    *,
+    runs: int,
+    seed: int,
+    checks: int = CHECKS_A_DAY,
+    held: bool = False,
+) -> dict[str, Any]:
+    """
+    Run many rollouts of one plan.
+
+    Args:
+        world: The truth.
+        plan: Stages; default metrics.
+        runs: How many.
+        seed: Of the random numbers.
+        checks: When to give up.
+        held: Never leave the first step (a human holds it): every check is a chance to fail.
+
+    Returns:
+        Shares of outcomes; requests and seconds until them, share of requests that the challenger
+        answered.
+    """
+    rng = np.random.Generator(np.random.SFC64(seed))
+    traffic, metrics = Traffic(world, rng), Metrics(world)
+    steps = step_table(plan)
+    weights = np.array([0 if s is Strategy.SHADOW else step / 100 for s, step in steps])
+    shadows = np.array([s is Strategy.SHADOW for s, _ in steps])
+    tests = np.array([s is Strategy.AB for s, _ in steps])
+    fail_at = math.log(plan.comparisons / ALPHA)
+    per_check = world.requests_per_s * CHECK_S
+
+    seen, step = Counts.none(runs), np.zeros(runs, dtype=int)
+    exposed = np.zeros(runs)
+    done: dict[str, list[tuple[float, float]]] = {"rolled back": [], "promoted": []}
+    for check in range(1, checks + 1):
+        before = seen.n2.copy()
+        traffic.arrive(seen, weights[step], shadows[step], check)
+        exposed += np.where(shadows[step], 0, seen.n2 - before)
+        failed = worse_than_tolerated(metrics, seen, fail_at)
+        passed = np.zeros(len(step), dtype=bool)
+        if not held:
+            passed = ~failed & shown_not_worse(
+                metrics, seen, shadows[step], tests[step], plan.min_samples
+            )
+        promoted = passed & (step + 1 == len(steps))
+        for name, which in (("rolled back", failed), ("promoted", promoted)):
+            done[name] += [(check * per_check, float(share)) for share in exposed[which]]
+        step = np.where(passed & ~promoted, step + 1, step)
+        seen.forget(np.flatnonzero(passed))
+        stay = ~(failed | promoted)
+        if not stay.all():
+            seen, step, exposed = seen.keep(stay), step[stay], exposed[stay]
+        if not len(step):
+            break
+    return {
+        "world": world.name,
+        "strategy": " → ".join(stage.strategy for stage in plan.stages),
+        "runs": runs,
+        "seed": seed,
+        "held": held,
+        "undecided": len(step) / runs,
+        **{name: _summary(entries, runs, world) for name, entries in done.items()},
+    }
+
+
+def _summary(entries: list[tuple[float, float]], runs: int, world: World) -> dict[str, float]:
+    if not entries:
+        return {"share": 0.0}
+    requests, exposed = np.array(entries).T
+    return {
+        "share": len(entries) / runs,
+        "requests_median": float(np.median(requests)),
+        "requests_p95": float(np.quantile(requests, 0.95)),
+        "seconds_median": float(np.median(requests) / world.requests_per_s),
+        "exposed_requests_median": float(np.median(exposed)),
+        "exposed_share_median": float(np.median(exposed / requests)),
+    }
