@@ -14,6 +14,7 @@ Source: Pillow, Concepts (modes) and Image file formats; libjpeg-turbo, TurboJPE
 """
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ Allocate = Callable[[int], npt.NDArray[np.uint8]]
 _JPEG_START = b"\xff\xd8\xff"
 # What both libraries convert to RGB alike; Pillow's way with CMYK is another.
 _JPEG_COLORS = frozenset({"RGB", "YCbCr"})
+# A JFIF segment or a piece of a colour profile that is too short: Pillow refuses the file for it.
+_SHORT_METADATA = re.compile(rb"\xff\xe0\0[\x06-\x08]JFIF|\xff\xe2\0[\x0e\x0f]ICC_PROFILE\0")
 
 # The limit is ours, by pixels of the header, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -99,12 +102,13 @@ def _decode_jpeg(encoded: bytes, limits: ImageLimits, allocate: Allocate) -> Pix
     """Decode a JPEG in colour; None for one that is something else, or damaged in any way."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
-        if colors not in _JPEG_COLORS:
+        if colors not in _JPEG_COLORS or _SHORT_METADATA.search(encoded):
             return None
         _check_area(width, height, limits)
         pixels = allocate(height * width * 3).reshape(height, width, 3)
         simplejpeg.decode_jpeg(encoded, "RGB", buffer=pixels)
-    except ValueError:
+    except (ValueError, KeyError):
+        # KeyError: a subsampling that simplejpeg has no name for.
         return None
     return pixels
 
