@@ -8,6 +8,7 @@ The command line. Each module beside this one holds the commands of one subject.
     serving.py   serve, doctor, settings
 """
 
+import os
 from typing import Annotated
 
 import typer
@@ -48,6 +49,7 @@ def serve_command(
     ] = None,
 ) -> None:
     """Serve the REST interface; starts an embedded Triton unless TRITON_URLS is set."""
+    _keep_grpc_quiet()
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
     serving.run_server(demo=demo, workers=workers)
@@ -56,9 +58,15 @@ def serve_command(
 @app.command("worker", hidden=True)
 def worker_command(number: int, wire: int, door: int) -> None:
     """Be worker NUMBER of a gateway with several; started by its parent alone."""
+    _keep_grpc_quiet()
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
     serving.run_worker(number, wire, door)
+
+
+def _keep_grpc_quiet() -> None:
+    """Tell gRPC, before its import, to print no line of its own whenever we start a process."""
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @app.command("doctor")

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import os
 import socket
 import sys
 from collections.abc import Coroutine
@@ -38,8 +37,6 @@ def run_server(*, demo: bool, workers: int | None = None) -> None:
     settings = _settings() if workers is None else _settings(workers=workers)
     configure_logging(settings.log_level, settings.log_format)
     keep_large_buffers()
-    # gRPC otherwise prints a line of its own whenever the gateway starts a process.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         listener = bind(settings)
     except PortTaken as error:
@@ -58,7 +55,7 @@ def run_server(*, demo: bool, workers: int | None = None) -> None:
 def run_worker(number: int, wire: int, door: int) -> None:
     """Be one of several worker processes; the descriptors lead to the parent."""
     configure_logging("info", "auto", worker=number)
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    keep_large_buffers()
     _run(serve_as_worker(number, socket.socket(fileno=wire), socket.socket(fileno=door)))
 
 
