@@ -39,4 +39,5 @@ def test_every_command_of_the_document_works(tmp_path: Path) -> None:
                 command, cwd=work, env=environment, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-        assert gateway.client.get("/api/v1/list").json() == ["flowers-own", "flowers-unit"]
+        left = ["flowers-as-exported", "flowers-own", "flowers-unit"]
+        assert gateway.client.get("/api/v1/list").json() == left
