@@ -1,0 +1,273 @@
+"""
+Three ways to hand an image to Triton, side by side on one machine.
+
+    shared    decode here, straight into memory that both share; the request names the slot
+    sent      decode here, send the pixels (uint8) in the request's body
+    encoded   send the JPEG as it came; a modified copy of the backend decodes it inside Triton
+
+No HTTP server of ours takes part: what is compared is the way from the JPEG's bytes to the scores.
+Rounds are interleaved; CPU is that of this process and all of Triton's.
+
+    python -m perf.transports --rounds 5 --seconds 3
+"""
+
+import asyncio
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import typer
+import uvloop
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from gateway.allocator import keep_large_buffers
+from gateway.inference.images import ImageLimits, decode_image
+from gateway.triton.client import TritonClient
+from gateway.triton.embedded import EmbeddedListener, EmbeddedOptions, EmbeddedTriton
+from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.tensor import Canvas, InputTensor
+from tools.model_config import ConfigOptions, parse, to_json
+from tools.placement import usable_cores
+from tools.publish import publish_version
+
+SIZES = {"W1": (815, 803, 145_000), "W2": (224, 224, 12_000)}
+REGION_BYTES = 64 * 1024 * 1024
+LIMITS = ImageLimits(pixels=25_000_000)
+
+Ask = Callable[[bytes], Awaitable[npt.NDArray[np.generic]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One way, measured once: requests per second, latencies and CPU in milliseconds."""
+
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+
+
+class Silent(EmbeddedListener):
+    """Nothing is expected to happen to this Triton."""
+
+    async def came_up(self, endpoint: TritonEndpoint) -> None:
+        """Hear of a new server."""
+
+    def went_down(self, reason: str) -> None:
+        """Hear of a death."""
+        raise RuntimeError(reason)
+
+    def stub_lost(self, model: str, version: int, detail: str) -> None:
+        """Hear of a lost instance."""
+        raise RuntimeError(f"{model}/{version}: {detail}")
+
+
+def photograph(width: int, height: int, size_bytes: int) -> bytes:
+    """Make a JPEG that is about so large."""
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(x / 37 + y / 53), np.sin(x / 91 - y / 29), np.cos(x / 61 + y / 17)]
+    pixels = 127 + 100 * np.stack(waves, -1) + rng.normal(0, 14, (height, width, 3))
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    found = b""
+    for quality in range(30, 96):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        if abs(buffer.tell() - size_bytes) < abs(len(found) - size_bytes):
+            found = buffer.getvalue()
+    return found
+
+
+def tiny_classifier() -> bytes:
+    """Build ReduceMean, MatMul, Softmax over FP32 [N, H, W, 3]; ten classes."""
+    weights = np.random.default_rng(0).normal(0, 0.05, (3, 10)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["image", "axes"], ["means"], keepdims=0),
+            helper.make_node("MatMul", ["means", "weights"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["scores"], axis=-1),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 10])],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+async def _measure(ask: Ask, image: bytes, clients: int, seconds: float) -> Round:
+    latencies: list[float] = []
+    until = time.perf_counter() + seconds
+    # Triton is not among the children for ever: the sum is taken over those that live throughout.
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+
+    def cpu_s() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+    async def client() -> None:
+        while (began := time.perf_counter()) < until:
+            await ask(image)
+            latencies.append(time.perf_counter() - began)
+
+    began, before = time.perf_counter(), cpu_s()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    took, used = time.perf_counter() - began, cpu_s() - before
+    p50, p99 = np.percentile(latencies, [50, 99]) * 1000
+    return Round(len(latencies) / took, float(p50), float(p99), used / len(latencies) * 1000)
+
+
+def _teach_to_decode(data_dir: Path) -> None:
+    """Have the instances that start from now on decode an input `encoded` before the graph."""
+    (backend,) = data_dir.glob("triton/backends/*/onnxruntime/model.py")
+    text = backend.read_text()
+    check, feed = "check_config(config, inputs=", "np.from_dlpack(tensor)\n"
+    assert text.count(check) == text.count(f"] = {feed}") == 1
+    text = text.replace(check, "dict(config=config, inputs=")
+    decoded = 'simplejpeg.decode_jpeg(np.from_dlpack(tensor).tobytes(), "RGB")[None]'
+    text = text.replace(f"feed[name] = {feed}", f'feed["image"] = {decoded}\n')
+    backend.write_text("import simplejpeg\n" + text)
+
+
+async def _run(rounds: int, seconds: float, concurrency: list[int]) -> dict[str, object]:
+    keep_large_buffers()
+    results: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        repository = root / "repository"
+        repository.mkdir()
+        (root / "tiny.onnx").write_bytes(tiny_classifier())
+        published = publish_version(
+            root / "tiny.onnx",
+            repository=repository,
+            name="tiny",
+            version=1,
+            options=ConfigOptions(),
+        )
+        triton = EmbeddedTriton(EmbeddedOptions(data_dir=root, repository=repository), Silent())
+        client = TritonClient(await triton.start())
+        threads = ThreadPoolExecutor(usable_cores())
+        try:
+            config = parse(published.config_text)
+            await client.load("tiny", to_json(config), timeout_s=60)
+            (repository / "encoded" / "1").mkdir(parents=True)
+            model = repository / "tiny/1/model.onnx"
+            (repository / "encoded/1/model.onnx").write_bytes(model.read_bytes())
+            _teach_to_decode(root)
+            config.name, config.max_batch_size = "encoded", 0
+            config.input[0].name = "encoded"
+            del config.input[0].dims[:], config.model_warmup[:]
+            config.input[0].dims.append(-1)
+            config.output[0].dims.insert(0, -1)
+            await client.load("encoded", to_json(config), timeout_s=60)
+            await client.share(REGION_BYTES, timeout_s=5)
+            ways = _ways(client, threads)
+            for name, size in SIZES.items():
+                image = photograph(*size)
+                results[name] = await _compare(ways, image, rounds, seconds, concurrency)
+        finally:
+            threads.shutdown()
+            await client.close()
+            await triton.stop(idle=True)
+    return results
+
+
+def _ways(client: TritonClient, threads: ThreadPoolExecutor) -> dict[str, Ask]:
+    loop = asyncio.get_running_loop()
+
+    def draw(canvas: Canvas, image: bytes) -> InputTensor:
+        try:
+            return canvas.tensor(decode_image(image, LIMITS, canvas.allocate)[np.newaxis])
+        finally:
+            canvas.release()
+
+    async def infer(model: str, tensor: InputTensor) -> npt.NDArray[np.generic]:
+        name = "encoded" if model == "encoded" else "image"
+        try:
+            return await client.infer(
+                model,
+                1,
+                input_name=name,
+                input_dtype="UINT8",
+                tensor=tensor,
+                output_name="scores",
+                request_id="0",
+            )
+        finally:
+            tensor.release()
+
+    async def shared(image: bytes) -> npt.NDArray[np.generic]:
+        canvas = Canvas(client.region)
+        return await infer("tiny", await loop.run_in_executor(threads, draw, canvas, image))
+
+    async def sent(image: bytes) -> npt.NDArray[np.generic]:
+        return await infer("tiny", await loop.run_in_executor(threads, draw, Canvas(None), image))
+
+    async def encoded(image: bytes) -> npt.NDArray[np.generic]:
+        return await infer("encoded", InputTensor(np.frombuffer(image, np.uint8)))
+
+    return {"shared": shared, "sent": sent, "encoded": encoded}
+
+
+async def _compare(
+    ways: dict[str, Ask], image: bytes, rounds: int, seconds: float, concurrency: list[int]
+) -> dict[str, dict[str, Round]]:
+    answers = [await ask(image) for ask in ways.values()]
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0])
+    measured: dict[str, dict[str, list[Round]]] = {}
+    for clients in concurrency:
+        for _ in range(rounds):
+            for way, ask in ways.items():
+                found = await _measure(ask, image, clients, seconds)
+                measured.setdefault(str(clients), {}).setdefault(way, []).append(found)
+    return {
+        clients: {way: _median(found) for way, found in by_way.items()}
+        for clients, by_way in measured.items()
+    }
+
+
+def _median(found: list[Round]) -> Round:
+    columns = zip(*(asdict(each).values() for each in found), strict=True)
+    return Round(*(statistics.median(column) for column in columns))
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Length of one measurement.")] = 3.0,
+    concurrency: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,4,16",
+    output: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+) -> None:
+    """Compare the three ways."""
+    clients = [int(number) for number in concurrency.split(",")]
+    results = uvloop.run(_run(rounds, seconds, clients))
+    table = Table("load", "clients", "way", "req/s", "p50 ms", "p99 ms", "CPU ms")
+    for load, by_clients in results.items():
+        assert isinstance(by_clients, dict)
+        for number, by_way in by_clients.items():
+            for way, found in by_way.items():
+                figures = (f"{value:.1f}" for value in asdict(found).values())
+                table.add_row(load, number, way, *figures)
+    Console().print(table)
+    if output is not None:
+        output.write_text(json.dumps(results, default=asdict, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
