@@ -11,9 +11,8 @@ the rollout.
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import reduce
 
 import structlog
@@ -83,6 +82,8 @@ class Controller:
         self._feedback_window_s = feedback_window_s
         self._now = now
         self._forgotten_at_s = 0.0
+        # A promotion may wait for a load for minutes: each rollout is worked on by itself.
+        self._at_work: dict[str, asyncio.Task[None]] = {}
 
     async def follow(self) -> None:
         """Move all rollouts on, for ever, while this gateway holds the lease."""
@@ -102,6 +103,10 @@ class Controller:
                     reachable = True
                 await asyncio.sleep(self._poll_s)
         finally:
+            tasks = list(self._at_work.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             try:
                 await self._store.release_lease(_LEASE, owner)
             except StoreUnavailable:
@@ -109,18 +114,24 @@ class Controller:
 
     async def _round(self) -> None:
         for row in await self._store.live():
-            with _alone(row.id):
-                await self._move_on(Rollout.from_json(row.state))
+            self._start(row, self._move_on)
         before_s = self._now() - self._unload_after_s
         for row in await self._store.to_unload(finished_before_s=before_s):
-            with _alone(row.id):
-                await self._unload_failed(row)
+            self._start(row, self._unload_failed)
         if self._now() - self._forgotten_at_s > _FORGET_EVERY_S:
             self._forgotten_at_s = self._now()
             await self._feedback.forget(older_than_s=self._feedback_window_s)
 
-    async def _move_on(self, rollout: Rollout) -> None:
-        now = self._now()
+    def _start(self, row: RolloutRow, work: Callable[[RolloutRow], Awaitable[None]]) -> None:
+        """Do what there is to do for a rollout, unless that is still going on."""
+        if row.id in self._at_work:
+            return
+        task = asyncio.create_task(_alone(row, work))
+        self._at_work[row.id] = task
+        task.add_done_callback(lambda _: self._at_work.pop(row.id, None))
+
+    async def _move_on(self, row: RolloutRow) -> None:
+        rollout, now = Rollout.from_json(row.state), self._now()
         if rollout.phase is Phase.PROMOTING:
             await self.finish_promotion(rollout, actor=ACTOR)
         elif (why := await self._unfit(rollout)) is not None:
@@ -283,17 +294,14 @@ class Controller:
         await self._store.mark_unloaded(row.id)
 
 
-@contextlib.contextmanager
-def _alone(rollout: str) -> Iterator[None]:
+async def _alone(row: RolloutRow, work: Callable[[RolloutRow], Awaitable[None]]) -> None:
     """Let a rollout that is stuck hold up no other one, and not end the controller."""
     try:
-        yield
-    except StoreUnavailable:
-        raise
+        await work(row)
     except GatewayError as error:
-        log.warning("rollout_stuck", rollout=rollout, reason=error.detail)
+        log.warning("rollout_stuck", rollout=row.id, reason=error.detail)
     except Exception:
-        log.exception("rollout_stuck", rollout=rollout)
+        log.exception("rollout_stuck", rollout=row.id)
 
 
 def judge(rollout: Rollout, observed: Observations, now: float) -> Verdict:

@@ -40,9 +40,11 @@ def test_waiting_and_promoting_survive_a_kill(tmp_path: Path) -> None:
     Killed while it waits for a human, it waits on with the same weight. Killed between the decision
     to promote and the alias, the alias is whole, and the next start finishes the promotion.
     """
-    publish_versions(tmp_path, "m")
+    for name in ("m", "other"):
+        publish_versions(tmp_path, name)
     with running_gateway(tmp_path, environment=_ENVIRONMENT) as gateway:
-        adopt(gateway, "m")
+        for name in ("m", "other"):
+            adopt(gateway, name)
         rollout = create(gateway, "m", strategy="canary", steps=[50], deadline_s=0.5)
         until(gateway.client, rollout, "Waiting")
         gateway.kill()
@@ -55,7 +57,9 @@ def test_waiting_and_promoting_survive_a_kill(tmp_path: Path) -> None:
         # A connection of its own: the server closes one after an error of this kind.
         refused = httpx.post(f"{gateway.url}/api/v1/rollouts/{rollout}/promote", trust_env=False)
         assert refused.status_code == 500
-        # The controller tries again and again, and the gateway goes on as before.
+        # The controller tries again and again; other rollouts and requests go on as before.
+        other = create(gateway, "other", strategy="canary", steps=[50], deadline_s=0.5)
+        until(gateway.client, other, "Waiting")
         assert show(gateway.client, rollout)["phase"] == "Promoting"
         assert set(_answering(gateway)) == {"1", "2"}
         assert champion(gateway.client, "m") == 1
