@@ -167,7 +167,7 @@ class Pool:
             status = await _until_end(member)
             await self._bury(member)
             if self._stopping.is_set():
-                if status:
+                if status and member.ready_at_s is not None:
                     log.warning("worker_ended", worker=number, reason=describe_exit(status))
                 return
             how = describe_exit(status)
