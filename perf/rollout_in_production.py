@@ -38,16 +38,16 @@ from tests.rollout_load import Answered, Load, Picture, latest
 from tests.rollout_switching import switch
 
 _ENVIRONMENT = {
-    "ROLLOUT_POLL_S": "0.2",
     "CHALLENGER_TIMEOUT_S": "0.5",
     "MAX_WAITING_RUNS": "1000",
-    "METRICS_FLUSH_INTERVAL_S": "1",
 }
 _WITHIN_S = 60.0
 _METRICS = {"error_rate": {"tolerated": 0.02}, "latency": {"tolerated": 0.3}}
 _PLAN = {"interval_s": 1, "min_samples": 100, "metrics": _METRICS}
-_CHAIN: dict[str, Any] = {"strategy": ["shadow", "canary"], "steps": [25, 50]}
-_CANARY: dict[str, Any] = {"strategy": "canary", "steps": [25, 50]}
+_CHAIN: dict[str, Any] = {"strategy": ["shadow", "canary"], "steps": [20, 50]}
+_CANARY: dict[str, Any] = {"strategy": "canary", "steps": [20, 50]}
+# The default: 20 % slower is tolerated.
+_STRICT: dict[str, Any] = {"metrics": {"error_rate": {"tolerated": 0.02}}}
 # With feedback a canary may be made to wait for it.
 _JUDGED: dict[str, Any] = {
     **_CANARY,
@@ -75,10 +75,10 @@ def scenarios(folder: Path, *, products: int) -> list[Scenario]:
     return [
         Scenario("better", FIRST, SECOND, _CHAIN, feedback=0.5),
         Scenario("worse", SECOND, worse, _CHAIN, feedback=0.5),
-        Scenario("slow", SECOND, slow, _CHAIN),
+        Scenario("slow", SECOND, slow, _CHAIN | _STRICT),
         Scenario("failing", SECOND, failing, _CHAIN),
         Scenario("flipped", SECOND, flipped, _CHAIN),
-        Scenario("slow", SECOND, slow, _CANARY),
+        Scenario("slow", SECOND, slow, _CANARY | _STRICT),
         Scenario("failing", SECOND, failing, _CANARY),
         Scenario("flipped", SECOND, flipped, _JUDGED, feedback=0.5),
     ]

@@ -82,18 +82,17 @@ class Controller:
         self._feedback_window_s = feedback_window_s
         self._now = now
         self._forgotten_at_s = 0.0
+        self._leased_until_s = 0.0
         # A promotion may wait for a load for minutes: each rollout is worked on by itself.
         self._at_work: dict[str, asyncio.Task[None]] = {}
 
     async def follow(self) -> None:
         """Move all rollouts on, for ever, while this gateway holds the lease."""
-        reachable, owner = True, self._recorder.gateway
+        reachable = True
         try:
             while True:
                 try:
-                    if await self._store.hold_lease(
-                        _LEASE, owner, now_s=self._now(), for_s=self._lease_s
-                    ):
+                    if await self._holds_lease():
                         await self._round()
                 except StoreUnavailable:
                     if reachable:
@@ -108,9 +107,18 @@ class Controller:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             try:
-                await self._store.release_lease(_LEASE, owner)
+                await self._store.release_lease(_LEASE, self._recorder.gateway)
             except StoreUnavailable:
                 log.info("rollout_lease_runs_out_by_itself")
+
+    async def _holds_lease(self) -> bool:
+        """Extend the lease when half of it is over: each time is a write to the database."""
+        now, owner = self._now(), self._recorder.gateway
+        if now < self._leased_until_s - self._lease_s / 2:
+            return True
+        held = await self._store.hold_lease(_LEASE, owner, now_s=now, for_s=self._lease_s)
+        self._leased_until_s = now + self._lease_s if held else 0.0
+        return held
 
     async def _round(self) -> None:
         for row in await self._store.live():
