@@ -5,9 +5,9 @@ Rollouts of the demo model under load, through HTTP, against a real Triton.
         [--clients 4] [--seconds 10] [--rounds 5] [--output perf/results/rollouts.json]
 
 decisions    A better version (90.0 % → 97.3 %) is to be promoted, and a worse, a slow (+50 %), a
-             failing (5 %) and a flipped one to be rolled back, all by themselves. Told are: the
-             requests until the decision, the share of them that the challenger answered, and how
-             long after the verdict a caller still got an answer of the version that lost.
+             failing (5 %), a flipped and a hanging one to be rolled back, all by themselves. Told
+             are: the requests until the decision, the share of them that the challenger answered,
+             and how long after the verdict a caller still got an answer of the version that lost.
 switching    200 callers while a version is promoted, rolled back and the alias moved by hand: how
              many were failed, or answered by a version that was not in force.
 shadow_cost  What callers wait without a shadow, without one again (the noise), with one at 100 %,
@@ -42,6 +42,7 @@ _ENVIRONMENT = {
     "MAX_WAITING_RUNS": "1000",
 }
 _WITHIN_S = 60.0
+_HANGS = 500_000  # products of matrices: seconds for one image, and a core at work for as long
 _METRICS = {"error_rate": {"tolerated": 0.02}, "latency": {"tolerated": 0.3}}
 _PLAN = {"interval_s": 1, "min_samples": 100, "metrics": _METRICS}
 _CHAIN: dict[str, Any] = {"strategy": ["shadow", "canary"], "steps": [20, 50]}
@@ -72,6 +73,7 @@ def scenarios(folder: Path, *, products: int) -> list[Scenario]:
     slow = rollout_versions.slow(folder / "slow.onnx", products=products)
     failing = rollout_versions.failing(folder / "failing.onnx", share=0.05)
     flipped = rollout_versions.flipped(folder / "flipped.onnx")
+    hanging = rollout_versions.slow(folder / "hanging.onnx", products=_HANGS)
     return [
         Scenario("better", FIRST, SECOND, _CHAIN, feedback=0.5),
         Scenario("worse", SECOND, worse, _CHAIN, feedback=0.5),
@@ -81,6 +83,8 @@ def scenarios(folder: Path, *, products: int) -> list[Scenario]:
         Scenario("slow", SECOND, slow, _CANARY | _STRICT),
         Scenario("failing", SECOND, failing, _CANARY),
         Scenario("flipped", SECOND, flipped, _JUDGED, feedback=0.5),
+        Scenario("hanging", SECOND, hanging, _CHAIN),
+        Scenario("hanging", SECOND, hanging, _CANARY),
     ]
 
 
@@ -223,7 +227,7 @@ def switching(gateway: GatewayProcess, options: argparse.Namespace) -> dict[str,
 def shadow_cost(gateway: GatewayProcess, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one caller with and without a shadow at 100 %, in turns."""
     with tempfile.TemporaryDirectory() as folder:
-        hanging = rollout_versions.slow(Path(folder) / "hanging.onnx", products=500_000)
+        hanging = rollout_versions.slow(Path(folder) / "hanging.onnx", products=_HANGS)
         _register(gateway, "cost", SECOND, FIRST)
         version = register(gateway, "cost", hanging)
         for each in (2, version):
