@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 NO_DEPS := nvidia-pytriton==0.7.0 setuptools==82.0.0
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test check lint types lock clean
+.PHONY: help setup run test check lint types lock bench clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ types: setup ## mypy, strict
 lock: setup ## Pin the newest versions that pyproject.toml admits
 	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --output-file requirements/runtime.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt pyproject.toml
+
+bench: setup ## Measure the gateway beside other servers; ARGS=--quick for a look
+	$(BIN)/python -m perf.bench $(ARGS)
 
 clean: ## Remove .venv and caches, keep var/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

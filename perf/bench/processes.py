@@ -1,0 +1,52 @@
+"""What a server costs: CPU time and memory of its whole process tree, from /proc."""
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """Give a process and all that it started, Triton and the processes of its models included."""
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def cpu_s(pid: int) -> float:
+    """Give the CPU time of the tree, in seconds, that of children which ended included."""
+    total_s = 0.0
+    for process in tree(pid):
+        try:
+            total_s += sum(process.cpu_times()[:4])
+        except psutil.NoSuchProcess:
+            continue  # Its time is among its parent's children's.
+    return total_s
+
+
+def pss_bytes(pid: int) -> int:
+    """Give the memory of the tree: what is shared counts once, split among those who share it."""
+    total = 0
+    for process in tree(pid):
+        try:
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It ended since.
+        total += next(int(x.split()[1]) for x in lines.splitlines() if x.startswith("Pss:")) * 1024
+    return total
+
+
+@dataclass(frozen=True)
+class MachineClock:
+    """CPU time of the whole machine, and of the load generators that have ended, in seconds."""
+
+    busy_s: float
+    load_s: float
+
+    @classmethod
+    def now(cls) -> "MachineClock":
+        """Read both."""
+        times = psutil.cpu_times()
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy_s = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
+        return cls(busy_s, ended.ru_utime + ended.ru_stime)
