@@ -29,6 +29,7 @@ from gateway.siblings import Alone, Scraped, Siblings
 from gateway.store.database import Database, open_database
 from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import ReplicaSet
+from gateway.triton.shared_memory import sweep
 from gateway.workers.parent import Counting, Parent
 
 _DATABASE_CHECK_S = 1.0
@@ -138,6 +139,7 @@ async def open_services(
         EmbeddedError: The embedded Triton cannot run here; the text says how to mend it.
         TritonUrlInvalid: TRITON_URLS cannot be read.
     """
+    sweep()
     async with contextlib.AsyncExitStack() as stack:
         repository = settings.model_repository.resolve()
         repository.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import mmap
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +107,8 @@ def sweep() -> list[str]:
     for path in DIRECTORY.glob(f"{_PREFIX}-*"):
         pid = path.name.removeprefix(f"{_PREFIX}-").partition("-")[0]
         if pid.isdecimal() and not Path("/proc", pid).exists():
-            path.unlink(missing_ok=True)
-            removed.append(path.name)
+            # Another user's is left to that user.
+            with suppress(PermissionError):
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
     return removed
