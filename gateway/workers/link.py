@@ -78,12 +78,9 @@ class Link:
             self._asked.pop(number, None)
 
     async def close(self) -> None:
-        """Close this end; calls under way fail."""
+        """Close this end; calls under way fail. What is being answered goes on to its own end."""
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
-        for task in self._answering:
-            task.cancel()
-        await asyncio.gather(*self._answering, return_exceptions=True)
 
     def _send(self, frame: tuple[str, int, str, Any]) -> None:
         if not self.closed.is_set():

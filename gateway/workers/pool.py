@@ -163,28 +163,35 @@ class Pool:
     async def _keep(self, number: int) -> None:
         deaths = 0
         while True:
-            member = await self._spawn(number)
-            status = await _until_end(member)
-            await self._bury(member)
+            how, lived_s = await self._live(number)
             if self._stopping.is_set():
-                if status and member.ready_at_s is not None:
-                    log.warning("worker_ended", worker=number, reason=describe_exit(status))
                 return
-            how = describe_exit(status)
-            if not self._ready.is_set() and member.ready_at_s is None:
+            if not self._ready.is_set() and lived_s is None:
                 self._fail(f"Worker {number} could not start ({how}).")
                 return
-            lived_s = 0.0
-            if member.ready_at_s is not None:
-                lived_s = time.monotonic() - member.ready_at_s
-            deaths = early_deaths(deaths, lived_s)
+            deaths = early_deaths(deaths, lived_s or 0.0)
             delay_s = restart_delay_s(deaths)
-            log.error(
-                "worker_died", worker=number, pid=member.process.pid, reason=how, delay_s=delay_s
-            )
+            log.error("worker_died", worker=number, reason=how, delay_s=delay_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
                 return
+
+    async def _live(self, number: int) -> tuple[str, float | None]:
+        """Start a worker and wait for its end; tell how it ended and for how long it was ready."""
+        try:
+            member = await self._spawn(number)
+        except OSError as error:
+            return str(error), None
+        if self._stopping.is_set():
+            # It was on its way when the others were told.
+            member.process.kill()
+        status = await _until_end(member)
+        await self._bury(member)
+        if member.ready_at_s is None:
+            return describe_exit(status), None
+        if status and self._stopping.is_set():
+            log.warning("worker_ended", worker=number, reason=describe_exit(status))
+        return describe_exit(status), time.monotonic() - member.ready_at_s
 
     async def _spawn(self, number: int) -> Member:
         wire, far_wire = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -233,9 +240,12 @@ class Pool:
 async def _until_end(member: Member) -> int:
     """Wait for the end of a worker, and bring it about if it hangs; return the exit status."""
     ended = asyncio.create_task(member.process.wait())
+    was_silent = False
     while not ended.done():
         await asyncio.wait([ended], timeout=_AVOIDED_AFTER_S)
-        if not ended.done() and member.silent_for_s() > _KILLED_AFTER_S:
+        # Twice in a row: if it was the parent that stood still, the reports are being read now.
+        before, was_silent = was_silent, member.silent_for_s() > _KILLED_AFTER_S
+        if not ended.done() and before and was_silent:
             log.error("worker_hangs", worker=member.number, pid=member.process.pid)
             member.process.kill()
     return ended.result()

@@ -34,6 +34,7 @@ from gateway.triton.replicas import Replica
 from gateway.triton.shared_memory import sweep
 from gateway.workers.hub import Hub
 from gateway.workers.parent import Parent
+from gateway.workers.pool import WorkersFailed
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +72,11 @@ async def serve_with_workers(
             opening.cancel()
         stop.set()
 
+    def give_up(_failed: object) -> None:
+        if not opened and opening is not None:
+            opening.cancel()
+
+    hub.pool.failed.add_done_callback(give_up)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop_by, number)
@@ -86,6 +92,8 @@ async def serve_with_workers(
                 hub.reception.close()
                 await hub.pool.stop(settings.shutdown_grace_s + _EXIT_MARGIN_S)
     except asyncio.CancelledError:
+        if hub.pool.failed.done() and not stop.is_set():
+            raise WorkersFailed(hub.pool.failed.result()) from None
         if not stop.is_set():
             raise
     finally:

@@ -301,12 +301,6 @@ async def test_a_stop_under_load_is_an_orderly_end(gateway: GatewayProcess, fold
     assert _regions() == set()
 
 
-def test_fewer_places_than_workers_are_one_clear_line(tmp_path: Path) -> None:
-    """A setting that cannot work ends the start with its name, before anything is started."""
-    with pytest.raises(AssertionError, match=r"MAX_CONCURRENT_RUNS.*5 WORKERS"):
-        GatewayProcess(tmp_path, {"WORKERS": "5", "MAX_CONCURRENT_RUNS": "4"}, ())
-
-
 def test_a_worker_that_cannot_start_ends_the_gateway(tmp_path: Path) -> None:
     """It is told which, and is not tried for ever."""
     killing = threading.Event()

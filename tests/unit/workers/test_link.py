@@ -71,3 +71,4 @@ async def test_calls_to_an_end_that_is_gone_fail() -> None:
         with pytest.raises(LinkClosed):
             await near.ask("hang")
         near.tell("hang")
+        never.set()
