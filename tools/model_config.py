@@ -9,8 +9,8 @@ What it always says, and why:
 - the number of instances (Triton's default on a CPU is two) and of threads (onnxruntime's default
   is every core, for each instance);
 - no dynamic batching, unless it was measured to be a gain: with a queue policy, Triton's batcher
-  can sleep for half a second while requests wait (docs/decisions/0004). How many may wait is bounded
-  by the gateway;
+  can sleep for half a second while requests wait (docs/decisions/0004). How many may wait is
+  bounded by the gateway;
 - a warm-up, so that the first caller does not pay for the first run;
 - exactly which versions are served: Triton's default is the highest number only.
 
