@@ -108,6 +108,25 @@ def publish_into_model(
     sync_directory(version.parent)
 
 
+def replace_config(text: str, config: Path) -> None:
+    """
+    Put a configuration into the place of a model's: the old one or the new one is there, whole,
+    also after a power cut.
+
+    Args:
+        text: The new text.
+        config: NAME/config.pbtxt in a repository.
+
+    Raises:
+        StorageFull: No space is left; nothing was changed.
+    """
+    with staging_folder(config.parent.parent) as staging:
+        staged = staging / config.name
+        write_synced(staged, text)
+        staged.replace(config)
+        sync_directory(config.parent)
+
+
 def refuse_escape(path: Path, repository: Path) -> None:
     """
     Check that `path`, once every symbolic link is followed, still lies in the repository.

@@ -6,9 +6,11 @@ The command line. Each module beside this one holds the commands of one subject.
     metrics.py   metrics, metrics compare
     rollouts.py  rollout create, list, watch, promote, rollback, pause, resume, history, samples
     serving.py   serve, doctor, settings
+    tuning.py    tune
 """
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -64,11 +66,6 @@ def worker_command(number: int, wire: int, door: int) -> None:
     serving.run_worker(number, wire, door)
 
 
-def _keep_grpc_quiet() -> None:
-    """Tell gRPC, before its import, to print no line of its own whenever we start a process."""
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
-
 @app.command("doctor")
 def doctor_command(
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
@@ -85,6 +82,64 @@ def settings_command() -> None:
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
     serving.print_settings()
+
+
+def _keep_grpc_quiet() -> None:
+    """Tell gRPC, before its import, to print no line of its own whenever we start a process."""
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
+@app.command("tune")
+def tune_command(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="Which version. Default: the champion.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option("--for", help="balanced, latency or throughput.")
+    ] = "balanced",
+    budget_s: Annotated[float, typer.Option(min=1, help="Time for measuring, in seconds.")] = 60.0,
+    callers: Annotated[
+        str, typer.Option(help="Numbers of callers at once, separated by commas.")
+    ] = "1,4,16",
+    image: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="An image to ask with, of a usual size."),
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="The input's shape instead, the batch axis first: 1,16,8.")
+    ] = None,
+    model_repository: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Default: MODEL_REPOSITORY."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Draw p99 against throughput, as SVG.")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Use the best one, if it is better.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+) -> None:
+    """Search for a better Triton configuration of a model, by measuring on this machine."""
+    _keep_grpc_quiet()
+    from gateway.cli import tuning  # noqa: PLC0415 - see above
+
+    tuning.run_tune(
+        tuning.Asked(
+            name=name,
+            version=version,
+            objective=objective,
+            budget_s=budget_s,
+            callers=callers,
+            image=image,
+            shape=shape,
+        ),
+        model_repository=model_repository,
+        plot=plot,
+        write=write,
+        as_json=json,
+    )
 
 
 def main() -> None:

@@ -6,15 +6,15 @@ import socket
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import structlog
 import uvloop
-from pydantic import ValidationError
 from rich.console import Console
 
 from gateway.allocator import keep_large_buffers
 from gateway.app import create_app
+from gateway.cli.configured import fail, read_settings
 from gateway.cli.doctor import examine, show
 from gateway.cli.settings_table import settings_table
 from gateway.control import DEMO_MODEL
@@ -34,13 +34,13 @@ _DEMO_IMAGE = Path(__file__).parents[2] / "tools/demo/digits/sample-7.png"
 
 def run_server(*, demo: bool, workers: int | None = None) -> None:
     """Serve until a signal ends it; a start that fails is one line and exit code 1."""
-    settings = _settings() if workers is None else _settings(workers=workers)
+    settings = read_settings() if workers is None else read_settings(workers=workers)
     configure_logging(settings.log_level, settings.log_format)
     keep_large_buffers()
     try:
         listener = bind(settings)
     except PortTaken as error:
-        _fail(str(error))
+        fail(str(error))
     port = listener.getsockname()[1]
 
     def welcome() -> None:
@@ -64,12 +64,12 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serving)
     except (EmbeddedError, TritonUrlInvalid, StoreUnavailable, WorkersFailed) as error:
-        _fail(str(error) if error.__cause__ is None else f"{error} {error.__cause__}")
+        fail(str(error) if error.__cause__ is None else f"{error} {error.__cause__}")
 
 
 def run_doctor(*, as_json: bool) -> None:
     """Look at the machine, print what was found, and exit with 1 if something is wrong."""
-    settings = _settings()
+    settings = read_settings()
     findings = asyncio.run(examine(settings))
     show(findings, as_json=as_json)
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
@@ -78,15 +78,6 @@ def run_doctor(*, as_json: bool) -> None:
 def print_settings() -> None:
     """Print every setting as a Markdown table."""
     Console(soft_wrap=True, highlight=False).print(settings_table(), markup=False, end="")
-
-
-def _settings(**given: int) -> Settings:
-    try:
-        return Settings(**given)  # type: ignore[arg-type]  # checked by the model
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = "_".join(str(part) for part in problem["loc"]).upper()
-        _fail(f"{name}: {problem['msg']} (got {problem['input']!r})")
 
 
 def _welcome(settings: Settings, port: int) -> None:
@@ -107,8 +98,3 @@ def _welcome(settings: Settings, port: int) -> None:
         )
     else:
         console.print(f"  curl -s {url}/api/v1/list\n", markup=False)
-
-
-def _fail(message: str) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False)
-    raise SystemExit(1)

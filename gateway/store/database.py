@@ -73,6 +73,12 @@ class Database:
         await self._engine.dispose()
 
 
+def is_there(url: str) -> bool:
+    """Whether there is a database to be opened: a server's is taken to be there."""
+    parsed = make_url(url)
+    return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
+
+
 async def open_database(url: str) -> Database:
     """
     Open a database and bring its tables to the newest schema.

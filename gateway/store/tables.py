@@ -38,7 +38,10 @@ class ModelRow(Base):
 
 
 class VersionRow(Base):
-    """One published version. Never changed, its number never used again."""
+    """
+    One published version. Never changed, its number never used again; only `config`, which says how
+    it is run and not what it answers, may be tuned.
+    """
 
     __tablename__ = "versions"
     __table_args__ = (ForeignKeyConstraint(["model"], ["models.name"]),)

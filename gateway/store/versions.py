@@ -6,7 +6,7 @@ that a cache can tell that it is stale and a person can tell who made it so.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,6 +203,17 @@ class VersionStore:
                 )
             details = {"alias": "champion", "from": previous, "to": version}
             await record_change(session, actor, "alias", model, details)
+
+    async def replace_configs(self, model: str, configs: Mapping[int, str], *, actor: str) -> None:
+        """Record other configurations to load versions of a model with; one transaction."""
+        async with self._database.write() as session:
+            for version, config in configs.items():
+                await session.execute(
+                    update(VersionRow)
+                    .where(VersionRow.model == model, VersionRow.version == version)
+                    .values(config=config)
+                )
+            await record_change(session, actor, "configure", model, {"versions": sorted(configs)})
 
     async def quarantine(self, model: str, version: int, reason: str) -> None:
         """Keep a version out until somebody loads it again."""

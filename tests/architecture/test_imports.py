@@ -40,6 +40,14 @@ DOORS: dict[str, set[str]] = {
     },
     "gateway.preprocessing": {"tools"},
     "gateway.rollouts": {"gateway.registry", "gateway.store"},
+    "gateway.tuning": {
+        "gateway.inference",
+        "gateway.preprocessing",
+        "gateway.registry",
+        "gateway.store",
+        "gateway.triton",
+        "tools",
+    },
     "gateway.triton": set(),
     "gateway.store": set(),
     "gateway.telemetry": set(),
@@ -122,6 +130,15 @@ def test_the_pure_core_of_rollouts_does_no_io() -> None:
         if path.exists():
             used = {imported.split(".")[0] for imported in _imports(path)}
             assert not used & impure, (name, used & impure)
+
+
+def test_the_rules_of_tuning_do_no_io() -> None:
+    """What is tried, what wins and when to stop is decided on measurements that come in."""
+    impure = {"asyncio", "time", "socket", "pathlib", "os", "tempfile"}
+    for name in ("candidates", "judgement", "search", "plot"):
+        path = ROOT / "gateway/tuning" / f"{name}.py"
+        used = {imported.split(".")[0] for imported in _imports(path)}
+        assert not used & impure, (name, used & impure)
 
 
 def test_every_test_says_its_rule_in_one_line() -> None:

@@ -1,0 +1,211 @@
+"""
+Which candidate is best, and whether it is better than what there is. Pure: measurements come in.
+
+Measurements come in rounds. In one round every candidate that is still in the search is measured
+once, in an order of chance, so that what happens on the machine meanwhile happens to all of them;
+a candidate is judged by the medians of its rounds.
+
+The rules, by what is wanted:
+
+    throughput   the most requests a second with the most callers at once
+    latency      the lowest p99 with the fewest callers (one)
+    balanced     the most requests a second among those whose p99 with the fewest callers is near
+                 the lowest: within 10 %, or within the noise where that is more
+
+The winner replaces the present configuration only if it is better by more than the noise: by more
+than its rounds, or those of the present one, differ among themselves, and by 3 % at least. The
+rounds that decide are taken after the search has named its winner, from these two alone, because
+the best of many was partly lucky.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+NEAR = 0.10
+"""How much worse than the lowest a p99 may be and still be as good, in parts of it."""
+LEAST_GAIN = 0.03
+"""What is less than this is not worth a change, however sure it is."""
+LEAST_ROUNDS = 2
+_UNKNOWN_NOISE = 0.3
+_ROUNDS_WITHOUT_EXTREMES = 6
+
+
+_Candidate = TypeVar("_Candidate")
+
+
+class Objective(StrEnum):
+    """What a configuration is chosen for."""
+
+    BALANCED = "balanced"
+    LATENCY = "latency"
+    THROUGHPUT = "throughput"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One candidate at one number of callers in one round."""
+
+    rate_per_s: float
+    p99_s: float
+
+
+Round = Mapping[int, Sample]
+"""What one round found of one candidate, by the number of callers at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A candidate's rounds, all at the same numbers of callers."""
+
+    rounds: Sequence[Round]
+
+    def __post_init__(self) -> None:
+        if not self.rounds:
+            raise ValueError("no round was measured")
+
+    @property
+    def callers(self) -> list[int]:
+        """The numbers of callers, in order."""
+        return sorted(self.rounds[0])
+
+    def rate_per_s(self, callers: int) -> float:
+        """Median over the rounds."""
+        return statistics.median(self.rates(callers))
+
+    def p99_s(self, callers: int) -> float:
+        """Median over the rounds."""
+        return statistics.median(self.p99s(callers))
+
+    def rates(self, callers: int) -> list[float]:
+        """Requests a second of each round."""
+        return [found[callers].rate_per_s for found in self.rounds]
+
+    def p99s(self, callers: int) -> list[float]:
+        """99th percentile of each round, seconds."""
+        return [found[callers].p99_s for found in self.rounds]
+
+    @property
+    def throughput_per_s(self) -> float:
+        """Requests a second with the most callers."""
+        return self.rate_per_s(self.callers[-1])
+
+    @property
+    def latency_s(self) -> float:
+        """99th percentile with the fewest callers."""
+        return self.p99_s(self.callers[0])
+
+    @property
+    def throughput_noise(self) -> float:
+        """How far the rounds differ in their throughput, in parts of it."""
+        return noise(self.rates(self.callers[-1]))
+
+    @property
+    def latency_noise(self) -> float:
+        """How far the rounds differ in their latency, in parts of it."""
+        return noise(self.p99s(self.callers[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    Whether to change the configuration.
+
+    Attributes:
+        replace: Whether the winner is better by more than the noise.
+        throughput_gain, latency_gain: Of the winner over the present one; 0.1 is a tenth better,
+            less than 0 is worse.
+        throughput_noise, latency_noise: What such a gain must exceed.
+    """
+
+    replace: bool
+    throughput_gain: float
+    latency_gain: float
+    throughput_noise: float
+    latency_noise: float
+
+    @property
+    def reason(self) -> str:
+        """Say it in a sentence."""
+        measured = (
+            f"throughput {self.throughput_gain:+.0%} (noise {_percent(self.throughput_noise)}), "
+            f"latency {self.latency_gain:+.0%} (noise {_percent(self.latency_noise)})"
+        )
+        if self.replace:
+            return f"Better by more than the noise: {measured}."
+        return f"Not better by more than the noise: {measured}. Keep what you have."
+
+
+def noise(values: Sequence[float]) -> float:
+    """
+    Tell how far the values of several rounds differ, in parts of their median: the range from the
+    smallest to the largest; from six values on, without the two extremes, since one hiccup of the
+    machine should not hide everything. Infinite for a single value, of which nothing is known.
+    """
+    if len(values) < LEAST_ROUNDS:
+        return math.inf
+    kept = sorted(values)
+    if len(kept) >= _ROUNDS_WITHOUT_EXTREMES:
+        kept = kept[1:-1]
+    return (kept[-1] - kept[0]) / statistics.median(values)
+
+
+def rank(figures: Mapping[_Candidate, Figures], objective: Objective) -> list[_Candidate]:
+    """
+    Order candidates by the rule of the objective, the best first.
+
+    With `balanced`, those whose latency is near the lowest come first, by throughput; the others
+    follow, by latency.
+    """
+    if objective is Objective.THROUGHPUT:
+        return sorted(figures, key=lambda c: -figures[c].throughput_per_s)
+    if objective is Objective.LATENCY:
+        return sorted(figures, key=lambda c: figures[c].latency_s)
+    lowest = min(figures.values(), key=lambda found: found.latency_s)
+    limit_s = lowest.latency_s * (1 + max(NEAR, _known(lowest.latency_noise)))
+
+    def order(candidate: _Candidate) -> tuple[bool, float]:
+        found = figures[candidate]
+        far = found.latency_s > limit_s
+        return far, found.latency_s if far else -found.throughput_per_s
+
+    return sorted(figures, key=order)
+
+
+def decide(present: Figures, winner: Figures, objective: Objective) -> Decision:
+    """
+    Decide whether a winner replaces the present configuration.
+
+    Args:
+        present, winner: Rounds of the two alone, taken in turn.
+        objective: `throughput` and `latency` ask for a gain in that alone. `balanced` asks for a
+            gain in one of the two, and for no loss in the other: none beyond the noise and, for the
+            latency, beyond what counts as near.
+    """
+    throughput_gain = winner.throughput_per_s / present.throughput_per_s - 1
+    latency_gain = present.latency_s / winner.latency_s - 1
+    throughput_noise = max(LEAST_GAIN, present.throughput_noise, winner.throughput_noise)
+    latency_noise = max(LEAST_GAIN, present.latency_noise, winner.latency_noise)
+    faster = throughput_gain > throughput_noise
+    sooner = latency_gain > latency_noise
+    if objective is Objective.THROUGHPUT:
+        replace = faster
+    elif objective is Objective.LATENCY:
+        replace = sooner
+    else:
+        not_later = winner.latency_s / present.latency_s - 1 <= max(NEAR, _known(latency_noise))
+        not_slower = -throughput_gain <= _known(throughput_noise)
+        replace = (faster and not_later) or (sooner and latency_gain > NEAR and not_slower)
+    return Decision(replace, throughput_gain, latency_gain, throughput_noise, latency_noise)
+
+
+def _known(value: float) -> float:
+    """Put a usual amount of noise in the place of one that a single round cannot tell."""
+    return _UNKNOWN_NOISE if math.isinf(value) else value
+
+
+def _percent(value: float) -> str:
+    return "unknown" if math.isinf(value) else f"{value:.0%}"

@@ -1,0 +1,214 @@
+"""
+The search: in stages, each by successive halving, within a budget of time.
+
+    placements   instances × threads
+    variants     of the best placement: spinning, dynamic batching, larger batches
+    final        the present configuration and the winner, in turn, until the time is over
+
+In a stage every candidate is measured in one round, the worse half is dropped, the rest is measured
+again, and so on until one is left. The present configuration is in every round, as the measure of
+all others. Where the time does not allow so many candidates the likeliest are taken, and how many
+were left out is told.
+
+Time and measuring come in from outside, so that the whole search runs in tests without either.
+"""
+
+import random
+import statistics
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from gateway.tuning.candidates import Candidate, Space, without_repeats
+from gateway.tuning.errors import BudgetTooSmall, PresentFails
+from gateway.tuning.judgement import Decision, Figures, Objective, Round, decide, rank
+
+# Parts of the time that is left when a stage begins; the final has what is left after both.
+_PLACEMENTS_SHARE, _VARIANTS_SHARE = 0.45, 0.5
+# The final has at least so many rounds, or the search does not begin.
+LEAST_FINAL_ROUNDS = 3
+# Beyond, more rounds say nothing new.
+_MOST_FINAL_ROUNDS = 15
+
+
+class MeasurementFailed(Exception):
+    """A candidate does not load, or fails on the input; the text says why."""
+
+
+Measure = Callable[[Candidate], Awaitable[Round]]
+"""Loads a candidate and measures it once. Raises MeasurementFailed."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """
+    How much time there is.
+
+    Attributes:
+        deadline_s: When the search must be over, on `clock`.
+        clock: Tells the time, seconds.
+    """
+
+    deadline_s: float
+    clock: Callable[[], float]
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline; less than 0 after it."""
+        return self.deadline_s - self.clock()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """
+    What a search found.
+
+    Attributes:
+        present, winner: The same if nothing better was found.
+        figures: Of every candidate that was measured, in the order of their first rounds.
+        final: Of present and winner, from the rounds that decided.
+        failed: Why candidates could not be measured.
+        left_out: How many candidates there was no time for.
+    """
+
+    present: Candidate
+    winner: Candidate
+    decision: Decision
+    figures: dict[Candidate, Figures]
+    final: dict[Candidate, Figures]
+    failed: dict[Candidate, str]
+    left_out: int
+
+
+@dataclass(slots=True)
+class Search:
+    """
+    One search.
+
+    Attributes:
+        present: What there is; it is measured first, to learn what a round costs.
+        space: What may be varied.
+        measure: Measures one candidate once.
+        budget: The time.
+        shuffle: Puts a list into an order of chance, in place.
+        on_round: Is told what is being measured, for people.
+    """
+
+    present: Candidate
+    space: Space
+    objective: Objective
+    measure: Measure
+    budget: Budget
+    shuffle: Callable[[list[Candidate]], None] = random.shuffle
+    on_round: Callable[[str], None] = lambda _text: None
+    _rounds: dict[Candidate, list[Round]] = field(default_factory=dict)
+    _failed: dict[Candidate, str] = field(default_factory=dict)
+    _costs_s: list[float] = field(default_factory=list)
+    _left_out: int = 0
+
+    async def run(self) -> Result:
+        """
+        Search.
+
+        Raises:
+            BudgetTooSmall: There is no time to compare with even one other candidate.
+            PresentFails: The present configuration does not load or does not answer.
+        """
+        await self._measure(self.present)
+        self._check_budget()
+        placements = self.space.placements(self.present)
+        best = await self._stage("placement", placements, _PLACEMENTS_SHARE)
+        variants = self.space.variants(best)
+        best = await self._stage("variant", [best, *variants], _VARIANTS_SHARE)
+        final = await self._final(best)
+        figures = {candidate: Figures(rounds) for candidate, rounds in self._rounds.items()}
+        if best not in final:  # it failed at the last
+            best = self.present
+        return Result(
+            present=self.present,
+            winner=best,
+            decision=decide(final[self.present], final[best], self.objective),
+            figures=figures,
+            final=final,
+            failed=self._failed,
+            left_out=self._left_out,
+        )
+
+    async def _stage(self, name: str, candidates: Sequence[Candidate], share: float) -> Candidate:
+        """Halve candidates until one is left; return it, or the present one if that is better."""
+        ends_s = self.budget.clock() + share * max(0.0, self._left_for_search_s)
+        others = without_repeats(candidates, but=[self.present, *self._failed])
+        # Halving costs two rounds for each at most; the present one is in every round.
+        rounds = (ends_s - self.budget.clock()) / self._cost_s
+        affordable = max(1, int((rounds - 2) / 2))
+        self._left_out += max(0, len(others) - affordable)
+        alive = others[:affordable]
+        while len(alive) > 1 and self.budget.clock() < ends_s:
+            await self._round(name, [self.present, *alive])
+            alive = [c for c in alive if c not in self._failed]
+            alive = self._ranked(alive)[: max(1, len(alive) // 2)]
+        if len(alive) == 1 and alive[0] not in self._rounds:
+            await self._round(name, [self.present, *alive])
+        known = [c for c in (self.present, *alive) if c in self._rounds and c not in self._failed]
+        return self._ranked(known)[0]
+
+    async def _final(self, winner: Candidate) -> dict[Candidate, Figures]:
+        """Measure the present candidate and the winner in turn; only these rounds count."""
+        pair = list(dict.fromkeys([self.present, winner]))
+        before = {candidate: len(self._rounds.get(candidate, ())) for candidate in pair}
+        for taken in range(_MOST_FINAL_ROUNDS):
+            enough = taken >= LEAST_FINAL_ROUNDS or (len(pair) == 1 and taken > 0)
+            if enough and self.budget.left_s < len(pair) * self._cost_s:
+                break
+            if len(pair) == 1 and taken >= LEAST_FINAL_ROUNDS:
+                break  # nothing is compared
+            await self._round("final", pair)
+            pair = [candidate for candidate in pair if candidate not in self._failed]
+        return {
+            candidate: Figures(self._rounds[candidate][before[candidate] :])
+            for candidate in pair
+            if len(self._rounds.get(candidate, ())) > before[candidate]
+        }
+
+    async def _round(self, name: str, candidates: list[Candidate]) -> None:
+        order = list(candidates)
+        self.shuffle(order)
+        for candidate in order:
+            self.on_round(f"{name}: {candidate}")
+            await self._measure(candidate)
+
+    async def _measure(self, candidate: Candidate) -> None:
+        began_s = self.budget.clock()
+        try:
+            found = await self.measure(candidate)
+        except MeasurementFailed as error:
+            if candidate == self.present:
+                raise PresentFails(f"The present configuration cannot be measured: {error}") from (
+                    error
+                )
+            self._failed[candidate] = str(error)
+            return
+        self._rounds.setdefault(candidate, []).append(found)
+        self._costs_s.append(self.budget.clock() - began_s)
+
+    def _ranked(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        figures = {c: Figures(self._rounds[c]) for c in candidates}
+        return rank(figures, self.objective)
+
+    @property
+    def _cost_s(self) -> float:
+        """What it takes to load a candidate and to measure it once, seconds."""
+        return statistics.median(self._costs_s)
+
+    @property
+    def _left_for_search_s(self) -> float:
+        """The time that is left beside the shortest final."""
+        return self.budget.left_s - 2 * LEAST_FINAL_ROUNDS * self._cost_s
+
+    def _check_budget(self) -> None:
+        needed_s = (2 + 2 * LEAST_FINAL_ROUNDS) * self._cost_s
+        if self.budget.left_s < needed_s:
+            raise BudgetTooSmall(
+                f"To compare with one other configuration takes {needed_s:.0f} s more, and "
+                f"{max(0.0, self.budget.left_s):.0f} s are left. Allow more time (--budget-s), or "
+                "fewer numbers of callers (--callers)."
+            )
