@@ -1,62 +1,148 @@
 """
 What metrics cost, and how large they grow.
 
-    python -m perf.metrics cost    run with metrics on against off, interleaved rounds
-    python -m perf.metrics size    the database after a simulated year, 50 models × 3 versions
+    python perf/metrics.py cost    runs with metrics on against off, in interleaved rounds
+    python perf/metrics.py size    the database after a simulated year, 50 models × 3 versions
+
+`cost` runs two gateways, one with METRICS=false, and asks them in turns, the order of the two
+changing from round to round: what the machine does meanwhile hits both. Of each round it takes the
+ratios, on over off, of the throughput of a closed loop and of the processor time that the gateway
+spent on a request, and tells their medians with 95 % intervals (bootstrap over rounds). The load is
+`wrk`'s if that is installed (Debian: package wrk), else one client of this process. It asks with
+the demo's digit, the smallest image there is: counting costs the same whatever the image. Writes
+perf/results/metrics_cost.json.
 """
 
 import argparse
 import asyncio
 import base64
-import io
+import json
+import os
+import platform
 import random
+import re
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import httpx
-from PIL import Image
+import numpy as np
+import psutil
 
-from gateway.metrics.merging import roll_up
-from gateway.store.database import open_database
-from gateway.store.request_metrics import RequestMetricsStore, StoredMetrics
-from gateway.telemetry.sketches import LatencySketch, pack
-from tests.gateway_process import running_gateway
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
 
-_ROOT = Path(__file__).parents[1]
+from gateway.metrics.merging import roll_up  # noqa: E402 - after the path
+from gateway.store.database import open_database  # noqa: E402
+from gateway.store.request_metrics import RequestMetricsStore, StoredMetrics  # noqa: E402
+from gateway.telemetry.sketches import LatencySketch, pack  # noqa: E402
+from tests.gateway_process import GatewayProcess, running_gateway  # noqa: E402
+
+_SAMPLE = CHECKOUT / "tools/demo/digits/sample-7.png"
+_RUN = "/api/v1/run/digits"
 
 
-def cost(rounds: int, requests: int) -> None:
-    """Print the median ratio of a round's time with metrics to one without."""
-    noise = random.Random(1).randbytes(815 * 803 * 3)
-    encoded = io.BytesIO()
-    Image.frombytes("RGB", (815, 803), noise).resize((280, 280)).save(encoded, "JPEG")
-    image = {"image": base64.b64encode(encoded.getvalue()).decode()}
-    ratios = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("on", "off"):
-            shutil.copytree(_ROOT / "model_repository/digits", f"{folder}/{name}/repository/digits")
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One gateway in one round: answered runs by second, and its own processor time for one."""
+
+    per_s: float
+    cpu_s: float
+
+
+def cost(rounds: int, seconds: int, clients: int) -> None:
+    """Print the ratios on / off with their intervals."""
+    body = json.dumps({"image": base64.b64encode(_SAMPLE.read_bytes()).decode()})
+    pairs: list[dict[str, Measured]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        script = folder / "run.lua"
+        script.write_text(
+            f"wrk.method = 'POST'\nwrk.body = '{body}'\n"
+            "wrk.headers['Content-Type'] = 'application/json'\n"
+        )
+        for which in ("on", "off"):
+            shutil.copytree(CHECKOUT / "model_repository", folder / which / "repository")
         with (
-            running_gateway(Path(folder, "on"), "--demo") as on,
-            running_gateway(Path(folder, "off"), "--demo", environment={"METRICS": "false"}) as off,
+            running_gateway(folder / "on", "--demo") as on,
+            running_gateway(folder / "off", "--demo", environment={"METRICS": "false"}) as off,
         ):
-            for number in range(rounds):
-                pair = [("on", on.client), ("off", off.client)]
-                took_s = {}
-                for name, client in pair if number % 2 else reversed(pair):
-                    took_s[name] = _round_s(client, image, requests)
-                ratios.append(took_s["on"] / took_s["off"])
-    low, middle, high = statistics.quantiles(ratios[1:], n=4)
-    print(f"on / off: median {middle:.4f}, quartiles {low:.4f} to {high:.4f}, {rounds - 1} rounds")
+            both = {"on": on, "off": off}
+            for number in range(rounds + 1):
+                order = sorted(both, reverse=bool(number % 2))
+                pair = {
+                    which: _round(both[which], script, body, seconds, clients) for which in order
+                }
+                if number:  # the first one warms up
+                    pairs.append(pair)
+    report: dict[str, object] = {
+        "command": f"python perf/metrics.py cost --rounds {rounds} --seconds {seconds}"
+        f" --clients {clients}",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "load": "wrk" if shutil.which("wrk") else "one client in Python",
+        "per_s": {
+            which: round(statistics.median(pair[which].per_s for pair in pairs), 1)
+            for which in ("on", "off")
+        },
+    }
+    for name in ("per_s", "cpu_s"):
+        ratios = [getattr(pair["on"], name) / getattr(pair["off"], name) for pair in pairs]
+        low, high = median_interval(ratios)
+        middle = statistics.median(ratios)
+        print(f"{name}, on / off: {middle:.4f}, 95 % from {low:.4f} to {high:.4f}, {rounds} rounds")
+        report[f"{name}_on_over_off"] = {
+            "median": round(middle, 4),
+            "interval": [round(low, 4), round(high, 4)],
+            "rounds": [round(ratio, 4) for ratio in ratios],
+        }
+    result = CHECKOUT / "perf/results/metrics_cost.json"
+    result.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _round_s(client: httpx.Client, image: dict[str, str], requests: int) -> float:
-    began_s = time.perf_counter()
-    for _ in range(requests):
-        client.post("/api/v1/run/digits", json=image)
-    return time.perf_counter() - began_s
+def median_interval(values: Sequence[float], *, draws: int = 10_000) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of a median."""
+    chance = np.random.default_rng(1)
+    drawn = chance.choice(np.asarray(values), size=(draws, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _round(
+    gateway: GatewayProcess, script: Path, body: str, seconds: int, clients: int
+) -> Measured:
+    process = psutil.Process(gateway.process.pid)
+    before, began_s = process.cpu_times(), time.perf_counter()
+    if shutil.which("wrk"):
+        answered = _wrk(gateway.url + _RUN, script, seconds, clients)
+    else:
+        answered = _loop(gateway, body, seconds)
+    took_s, after = time.perf_counter() - began_s, process.cpu_times()
+    spent_s = after.user + after.system - before.user - before.system
+    return Measured(per_s=answered / took_s, cpu_s=spent_s / answered)
+
+
+def _wrk(url: str, script: Path, seconds: int, clients: int) -> int:
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "-s", str(script), url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        raise SystemExit(done.stdout)
+    found = re.search(r"(\d+) requests in", done.stdout)
+    assert found is not None, done.stdout
+    return int(found[1])
+
+
+def _loop(gateway: GatewayProcess, body: str, seconds: int) -> int:
+    answered, ends_s = 0, time.monotonic() + seconds
+    headers = {"Content-Type": "application/json"}
+    while time.monotonic() < ends_s:
+        gateway.client.post(_RUN, content=body, headers=headers).raise_for_status()
+        answered += 1
+    return answered
 
 
 async def size() -> None:
@@ -81,7 +167,7 @@ async def size() -> None:
             store = RequestMetricsStore(database)
             empty = await asyncio.to_thread(_size_bytes, folder)
             copies = [
-                StoredMetrics(**{**_fields(row), "model": f"model-{copy}"})
+                replace(row, model=f"model-{copy}")
                 for row in rows
                 for copy in range(max(1, 3000 // len(rows)))
             ]
@@ -95,10 +181,6 @@ async def size() -> None:
 
 def _size_bytes(folder: str) -> int:
     return Path(folder, "gateway.db").stat().st_size
-
-
-def _fields(row: StoredMetrics) -> dict[str, object]:
-    return {name: getattr(row, name) for name in StoredMetrics.__slots__}
 
 
 def _minute(number: int, draw: random.Random) -> StoredMetrics:
@@ -115,10 +197,11 @@ def _minute(number: int, draw: random.Random) -> StoredMetrics:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["cost", "size"])
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--clients", type=int, default=4)
     asked = parser.parse_args()
     if asked.what == "cost":
-        cost(asked.rounds, asked.requests)
+        cost(asked.rounds, asked.seconds, asked.clients)
     else:
         asyncio.run(size())
