@@ -100,7 +100,7 @@ def main() -> int:
     load.ensure_wrk()
     for name in names:
         servers.install(name)
-    described = machine.describe(CHECKOUT)
+    described = machine.describe(CHECKOUT, "perf.bench")
     cells: list[Cell] = []
     idle: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as place:

@@ -44,10 +44,17 @@ def ensure_wrk() -> None:
 
 def run_load(url: str, body: Path, *, concurrency: int, seconds: int) -> Load:
     """Send the body over and over for so many seconds."""
+    return read_load(run_script(_SCRIPT, url, body, concurrency=concurrency, seconds=seconds))
+
+
+def run_script(
+    script: Path, url: str, body: Path, *, concurrency: int, seconds: int
+) -> dict[str, float]:
+    """Run wrk with a script that writes its result as one line, RESULT and a JSON object."""
     done = subprocess.run(
         [
             *("wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s"),
-            *(f"--timeout={_TIMEOUT_S}s", "-s", str(_SCRIPT), url),
+            *(f"--timeout={_TIMEOUT_S}s", "-s", str(script), url),
         ],
         env={**os.environ, "BENCH_BODY": str(body)},
         capture_output=True,
@@ -57,15 +64,16 @@ def run_load(url: str, body: Path, *, concurrency: int, seconds: int) -> Load:
     said = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode != 0 or not said:
         raise LoadFailedError(f"wrk {url}: {done.stdout}{done.stderr}")
-    return read_load(json.loads(said[0].removeprefix("RESULT ")))
+    result: dict[str, float] = json.loads(said[0].removeprefix("RESULT "))
+    return result
 
 
-def read_load(summary: dict[str, int]) -> Load:
+def read_load(summary: dict[str, float]) -> Load:
     """Read the line that run.lua writes."""
     return Load(
-        requests=summary["requests"],
+        requests=int(summary["requests"]),
         duration_s=summary["duration_us"] / 1e6,
         p50_ms=summary["p50_us"] / 1e3,
         p99_ms=summary["p99_us"] / 1e3,
-        errors=summary["refused"] + summary["socket_errors"],
+        errors=int(summary["refused"] + summary["socket_errors"]),
     )

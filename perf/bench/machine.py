@@ -22,7 +22,7 @@ _PACKAGES = (
 )
 
 
-def describe(checkout: Path) -> dict[str, object]:
+def describe(checkout: Path, program: str) -> dict[str, object]:
     """Give processor, memory, kernel, load, versions, commit, command and time."""
     return {
         "cpu": _cpu_model(),
@@ -33,7 +33,7 @@ def describe(checkout: Path) -> dict[str, object]:
         "load_average_before": [round(value, 2) for value in os.getloadavg()],
         "versions": {name: version(name) for name in _PACKAGES},
         "commit": _commit(checkout),
-        "command": " ".join(["python -m perf.bench", *sys.argv[1:]]),
+        "command": " ".join(["python -m", program, *sys.argv[1:]]),
         "began": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
 

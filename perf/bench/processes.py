@@ -24,15 +24,20 @@ def cpu_s(pid: int) -> float:
     return total_s
 
 
-def pss_bytes(pid: int) -> int:
-    """Give the memory of the tree: what is shared counts once, split among those who share it."""
+def pss_bytes(pid: int, *, files: bool = True) -> int:
+    """
+    Give the memory of the tree: what is shared counts once, split among those who share it. Without
+    `files`, pages of programs and libraries do not count: how many processes of other people share
+    those changes from minute to minute.
+    """
     total = 0
     for process in tree(pid):
         try:
             lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
         except (FileNotFoundError, ProcessLookupError):
             continue  # It ended since.
-        total += next(int(x.split()[1]) for x in lines.splitlines() if x.startswith("Pss:")) * 1024
+        sizes = {line.split()[0]: int(line.split()[1]) for line in lines.splitlines()[1:]}
+        total += 1024 * (sizes["Pss:"] - (0 if files else sizes["Pss_File:"]))
     return total
 
 

@@ -1,0 +1,251 @@
+"""
+Many requests, and what grows: memory of the gateway and of Triton, open files, shared memory.
+
+    python -m perf.soak --requests 100000
+    python -m perf.soak --requests 100000 --kill-every 20 --reload-every 15
+
+`--kill-every` ends tritonserver and a model's process in turn with SIGKILL, under load; answers of
+503 are then expected. `--reload-every` unloads and loads the model, under load. The exit code is 1
+when anything has grown that should not, when something was left behind in /dev/shm, when a request
+failed that should not, or when the gateway does not answer rightly at the end.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from perf.bench import load, machine, processes
+from perf.bench.servers import CHECKOUT, Server, running_servers
+from perf.bench.workloads import make_workloads
+
+GROWTH_BYTES = 10 * 2**20
+_CHUNK_S = 5
+_EDGE = 3  # samples at either end that are compared
+_SHARED = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    After a stretch of load: memory in bytes (PSS without
+    libraries), numbers of open files and of shared-memory regions.
+    """
+
+    requests: int
+    gateway_bytes: int
+    triton_bytes: int
+    gateway_files: int
+    triton_files: int
+    regions: int
+
+
+def judge(samples: list[Sample], warm_up: int) -> list[str]:
+    """
+    Say what has grown since `warm_up` requests. Memory: the medians of the first three samples and
+    of the last three. Files and regions: the fewest at the end and the most at the beginning, since
+    a connection that is being closed is not a leak.
+    """
+    warm = [sample for sample in samples if sample.requests >= warm_up]
+    if len(warm) < 2 * _EDGE:
+        return [f"{len(warm)} samples after the warm-up are too few: more requests are needed"]
+    first, last = warm[:_EDGE], warm[-_EDGE:]
+    found = []
+    for name in ("gateway_bytes", "triton_bytes"):
+        before = statistics.median(getattr(sample, name) for sample in first)
+        after = statistics.median(getattr(sample, name) for sample in last)
+        if after - before >= GROWTH_BYTES:
+            found.append(f"{name} grew by {(after - before) / 2**20:.1f} MiB")
+    for name in ("gateway_files", "triton_files", "regions"):
+        before = max(getattr(sample, name) for sample in first)
+        after = min(getattr(sample, name) for sample in last)
+        if after > before:
+            found.append(f"{name} grew from {before} to {after}")
+    return found
+
+
+class Watcher:
+    """Looks at a gateway's processes, and remembers every shared-memory file that they had."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._seen: set[Path] = set()
+
+    def triton(self) -> psutil.Process | None:
+        """Give the embedded tritonserver, None while there is none."""
+        for child in psutil.Process(self._server.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.name() == "tritonserver":
+                    return child
+        return None
+
+    def look(self, requests: int) -> Sample:
+        """Take a sample."""
+        gateway = psutil.Process(self._server.pid)
+        triton = self.triton()
+        whole = processes.pss_bytes(gateway.pid, files=False)
+        of_triton = processes.pss_bytes(triton.pid, files=False) if triton else 0
+        regions = self._regions()
+        self._seen |= regions
+        return Sample(
+            requests=requests,
+            gateway_bytes=whole - of_triton,
+            triton_bytes=of_triton,
+            gateway_files=gateway.num_fds(),
+            triton_files=triton.num_fds() if triton else 0,
+            regions=len(regions),
+        )
+
+    def _regions(self) -> set[Path]:
+        found: set[Path] = set()
+        for process in processes.tree(self._server.pid):
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+                for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+                    name = line.partition(str(_SHARED))
+                    if name[1]:
+                        found.add(Path(name[1] + name[2]))
+        return found
+
+    def left_behind(self) -> list[str]:
+        """Name the files that are still there, after the gateway has stopped."""
+        return sorted(str(path) for path in self._seen if path.exists())
+
+
+def killer(watcher: Watcher) -> Callable[[], None]:
+    """Give what ends tritonserver and a model's process in turn."""
+    turns = itertools.cycle((True, False))
+
+    def kill() -> None:
+        triton = watcher.triton()
+        if triton is None:
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stubs = triton.children()
+            victim = triton if next(turns) or not stubs else stubs[0]
+            victim.kill()
+
+    return kill
+
+
+def reloader(server: Server) -> Callable[[], None]:
+    """Give what unloads and loads the model. A call that fails is seen by the requests."""
+    base, model = server.url.partition("/api")[0], server.workload.model.stem
+
+    def reload() -> None:
+        with httpx.Client(base_url=base, timeout=120.0, trust_env=False) as client:
+            for call in ("unload", "load"):
+                client.post(f"/api/v1/{call}", params={"name": model})
+
+    return reload
+
+
+@contextlib.contextmanager
+def every(seconds: float, act: Callable[[], None], calm: threading.Lock) -> Iterator[None]:
+    """
+    Act again and again in a thread for the length of the block; 0 seconds: never. Whoever holds
+    `calm` is not disturbed.
+    """
+    ended = threading.Event()
+
+    def go() -> None:
+        while not ended.wait(seconds):
+            with calm:
+                act()
+
+    thread = threading.Thread(target=go)
+    if seconds > 0:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if seconds > 0:
+            thread.join()
+
+
+def soak(
+    server: Server, watcher: Watcher, arguments: argparse.Namespace
+) -> tuple[list[Sample], int]:
+    """
+    Load in stretches; give the samples and the number of errors. A sample is taken after each
+    stretch, when the gateway answers rightly again: it raises if that never happens.
+    """
+    samples, answered, errors, calm = [], 0, 0, threading.Lock()
+    with (
+        every(arguments.kill_every, killer(watcher), calm),
+        every(arguments.reload_every, reloader(server), calm),
+    ):
+        while answered < arguments.requests:
+            done = load.run_load(
+                server.url,
+                server.workload.body,
+                concurrency=arguments.concurrency,
+                seconds=_CHUNK_S,
+            )
+            answered, errors = answered + done.requests - done.errors, errors + done.errors
+            with calm:
+                server.wait_until_ready()
+                samples.append(watcher.look(answered))
+            print(samples[-1], f"errors={errors}", flush=True)
+    return samples, errors
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m perf.soak")
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--warm-up", type=int, help="requests; default: a fifth")
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--kill-every", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--reload-every", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--output", type=Path, default=CHECKOUT / "perf/results/soak.json")
+    arguments = parser.parse_args()
+    if arguments.warm_up is None:
+        arguments.warm_up = arguments.requests // 5
+    return arguments
+
+
+def main() -> int:
+    """Soak, judge, print and write."""
+    arguments = read_arguments()
+    load.ensure_wrk()
+    described = machine.describe(CHECKOUT, "perf.soak")
+    faults = arguments.kill_every > 0 or arguments.reload_every > 0
+    with tempfile.TemporaryDirectory(prefix="soak-") as place:
+        workload = make_workloads(Path(place))["W2"]
+        with running_servers(["gateway"], workload, Path(place) / "run") as running:
+            server = running["gateway"]
+            watcher = Watcher(server)
+            samples, errors = soak(server, watcher, arguments)
+    found = judge(samples, arguments.warm_up)
+    found += [f"left behind: {path}" for path in watcher.left_behind()]
+    if errors and not faults:
+        found.append(f"{errors} requests failed")
+    result = {
+        "machine": described,
+        "errors": errors,
+        "found": found,
+        "samples": [asdict(sample) for sample in samples],
+    }
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    table = Table("", *Sample.__dataclass_fields__)
+    for name, sample in (("first", samples[0]), ("last", samples[-1])):
+        table.add_row(name, *(f"{value:,}" for value in asdict(sample).values()))
+    Console().print(table)
+    print("\n".join(found) or f"Nothing grew; {errors} of {samples[-1].requests} failed.")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
