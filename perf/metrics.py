@@ -10,7 +10,8 @@ ratios, on over off, of the throughput of a closed loop and of the processor tim
 spent on a request, and tells their medians with 95 % intervals (bootstrap over rounds). The load is
 `wrk`'s if that is installed (Debian: package wrk), else one client of this process. It asks with
 the demo's digit, the smallest image there is: counting costs the same whatever the image. Writes
-perf/results/metrics_cost.json.
+perf/results/metrics_cost.json. With `--same` both count: if that interval leaves one out, or is no
+narrower than the other, the machine was not quiet enough to tell.
 """
 
 import argparse
@@ -55,8 +56,8 @@ class Measured:
     cpu_s: float
 
 
-def cost(rounds: int, seconds: int, clients: int) -> None:
-    """Print the ratios on / off with their intervals."""
+def cost(rounds: int, seconds: int, clients: int, *, same: bool) -> None:
+    """Print the ratios on / off with their intervals; `same`: of two gateways that both count."""
     body = json.dumps({"image": base64.b64encode(_SAMPLE.read_bytes()).decode()})
     pairs: list[dict[str, Measured]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -70,7 +71,7 @@ def cost(rounds: int, seconds: int, clients: int) -> None:
             shutil.copytree(CHECKOUT / "model_repository", folder / which / "repository")
         with (
             running_gateway(folder / "on", "--demo") as on,
-            running_gateway(folder / "off", "--demo", environment={"METRICS": "false"}) as off,
+            running_gateway(folder / "off", "--demo", environment={"METRICS": str(same)}) as off,
         ):
             both = {"on": on, "off": off}
             for number in range(rounds + 1):
@@ -82,7 +83,7 @@ def cost(rounds: int, seconds: int, clients: int) -> None:
                     pairs.append(pair)
     report: dict[str, object] = {
         "command": f"python perf/metrics.py cost --rounds {rounds} --seconds {seconds}"
-        f" --clients {clients}",
+        f" --clients {clients}{' --same' if same else ''}",
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "load": "wrk" if shutil.which("wrk") else "one client in Python",
         "per_s": {
@@ -100,6 +101,8 @@ def cost(rounds: int, seconds: int, clients: int) -> None:
             "interval": [round(low, 4), round(high, 4)],
             "rounds": [round(ratio, 4) for ratio in ratios],
         }
+    if same:
+        return  # nothing to keep: it tells what the machine's noise alone amounts to
     result = CHECKOUT / "perf/results/metrics_cost.json"
     result.write_text(json.dumps(report, indent=2) + "\n")
 
@@ -200,8 +203,9 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--same", action="store_true", help="Both count: shows the noise alone.")
     asked = parser.parse_args()
     if asked.what == "cost":
-        cost(asked.rounds, asked.seconds, asked.clients)
+        cost(asked.rounds, asked.seconds, asked.clients, same=asked.same)
     else:
         asyncio.run(size())
