@@ -104,6 +104,8 @@ class Reconciler:
         """How long the last load of a version took, by replica, model and version."""
         self.on_act: Callable[[Replica, str], None] = _nobody_listens
         """Called when a load or unload of a model on a replica begins, ends or fails."""
+        self.before_act: Callable[[], Awaitable[None]] = _nobody_waits
+        """Awaited before a load or unload: until whoever sends requests knows what is desired."""
 
     @property
     def failures(self) -> Mapping[tuple[str, str, int], Failure]:
@@ -164,6 +166,9 @@ class Reconciler:
     async def _settle(self, replica: Replica, name: str) -> None:
         # Each pass either ends or holds one more version back, so that this comes to an end.
         while (action := self._decide(replica, name)) is not None:
+            await self.before_act()
+            if action != self._decide(replica, name):
+                continue
             try:
                 await self._act(replica, action)
             except TritonUnreachable:
@@ -266,6 +271,10 @@ class Reconciler:
                 retry_in_s=wait_s,
             )
         self.on_act(replica, name)
+
+
+async def _nobody_waits() -> None:
+    """Until somebody has to be told first."""
 
 
 def _nobody_listens(_replica: Replica, _name: str) -> None:

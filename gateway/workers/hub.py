@@ -69,6 +69,7 @@ class Hub:
         """Begin to answer."""
         self._registry, self._control, self._metrics = registry, control, metrics
         control.reconciler.on_act = self._acted
+        control.reconciler.before_act = self.all_know
         registry.on_change(self._changed)
         self._opened.set()
 

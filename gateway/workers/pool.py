@@ -155,8 +155,9 @@ class Pool:
         waiting = [keeper for keeper in self._keepers if not keeper.done()]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=grace_s)
-            if late:
+            if late and grace_s:
                 log.warning("workers_killed", reason="did not end in time", grace_s=grace_s)
+            if late:
                 self.signal(signal.SIGKILL)
                 await asyncio.wait(late)
 

@@ -111,11 +111,12 @@ def _regions() -> set[str]:
 class Callers:
     """Callers that never stop asking; `heard` counts (worker, status or name of the error)."""
 
-    def __init__(self, url: str, number: int = 4) -> None:
+    def __init__(self, url: str, **asked: str) -> None:
         self.heard: Counter[tuple[str, int | str]] = Counter()
         self._url = url
+        self._asked = asked
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._call) for _ in range(number)]
+        self._threads = [threading.Thread(target=self._call) for _ in range(4)]
         for thread in self._threads:
             thread.start()
 
@@ -125,7 +126,7 @@ class Callers:
             with httpx.Client(base_url=self._url, timeout=30, trust_env=False) as client:
                 try:
                     while not self._stop.is_set():
-                        answer = _run(client)
+                        answer = _run(client, **self._asked)
                         worker = answer.headers["X-Gateway-Worker"]
                         self.heard[worker, answer.status_code] += 1
                 except httpx.ConnectError:
@@ -146,8 +147,8 @@ class Callers:
 
 
 @contextlib.contextmanager
-def _calling(url: str) -> Iterator[Callers]:
-    callers = Callers(url)
+def _calling(url: str, **asked: str) -> Iterator[Callers]:
+    callers = Callers(url, **asked)
     try:
         yield callers
     finally:
@@ -202,6 +203,18 @@ def test_a_load_is_known_to_all_when_it_is_answered(clients: dict[str, httpx.Cli
         assert changer.post("/api/v1/load", params=target).content == b"200"
         assert _run(asker, version="100").status_code == 200
         assert _run(changer, version="100").status_code == 200
+
+
+def test_a_change_under_load_has_no_moment_in_between(
+    gateway: GatewayProcess, clients: dict[str, httpx.Client]
+) -> None:
+    """While a version goes and comes, every worker's callers hear "loaded" or "not loaded" only."""
+    with _calling(gateway.url, version="100") as callers:
+        for _ in range(4):
+            for change in ("unload", "load"):
+                target = {"name": "digits", "version": "100"}
+                assert clients["1"].post(f"/api/v1/{change}", params=target).content == b"200"
+    assert {what for _, what in callers.heard} == {200, 409}
 
 
 def test_what_is_counted_adds_up(gateway: GatewayProcess, clients: dict[str, httpx.Client]) -> None:
