@@ -23,7 +23,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         tmp_path_factory.mktemp("rollouts"),
         environment={
             "ROLLOUT_POLL_S": "0.1",
-            "CHALLENGER_TIMEOUT_S": "0.5",
+            "CHALLENGER_TIMEOUT_S": "5",
             "KEEP_DISAGREEING_IMAGES": "true",
         },
     ) as process:
