@@ -2,7 +2,7 @@
 Rollouts of the demo model under load, through HTTP, against a real Triton.
 
     nice -n 5 python -m perf.rollout_in_production [decisions] [switching] [shadow_cost]
-        [--only worse slow …] [--clients 4] [--seconds 10] [--rounds 5]
+        [--only worse slow …] [--clients 4] [--pause-ms 10] [--seconds 10] [--rounds 5]
         [--output perf/results/rollouts.json]
 
 decisions    A better version (90.0 % → 97.3 %) is to be promoted, and a worse, a slow (+50 %), a
@@ -87,11 +87,22 @@ def scenarios(folder: Path, *, products: int) -> list[Scenario]:
 
 
 def decide(
-    gateway: GatewayProcess, name: str, scenario: Scenario, *, clients: int, sent: Sequence[Picture]
+    gateway: GatewayProcess,
+    name: str,
+    scenario: Scenario,
+    options: argparse.Namespace,
+    sent: Sequence[Picture],
 ) -> dict[str, Any]:
     """Run one rollout under load, to its end or for a minute."""
     _register(gateway, name, scenario.champion, scenario.challenger)
-    with Load(gateway.url, name, sent, clients=clients, feedback=scenario.feedback) as load:
+    with Load(
+        gateway.url,
+        name,
+        sent,
+        clients=options.clients,
+        feedback=scenario.feedback,
+        pause_s=options.pause_ms / 1000,
+    ) as load:
         threading.Event().wait(1.0)  # caches and connections are warm before anything is compared
         began_s = time.time()
         created = gateway.client.post(
@@ -162,7 +173,7 @@ def _load(gateway: GatewayProcess, name: str, **version: int) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def calibrate(gateway: GatewayProcess, *, clients: int, sent: Sequence[Picture]) -> int:
+def calibrate(gateway: GatewayProcess, options: argparse.Namespace, sent: Sequence[Picture]) -> int:
     """How many products make Triton's answers half as slow again here, under the same load."""
     tried = 500
     with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +181,14 @@ def calibrate(gateway: GatewayProcess, *, clients: int, sent: Sequence[Picture])
         _register(gateway, "calibration", SECOND, file)
     _load(gateway, "calibration", version=2)
     for version in (1, 2) * 4:  # in turns, so that what else the machine does falls on both
-        with Load(gateway.url, "calibration", sent, clients=clients, version=version):
+        with Load(
+            gateway.url,
+            "calibration",
+            sent,
+            clients=options.clients,
+            version=version,
+            pause_s=options.pause_ms / 1000,
+        ):
             threading.Event().wait(1.5)
     took_s = []
     for version in (1, 2):
@@ -192,7 +210,7 @@ def calibrate(gateway: GatewayProcess, *, clients: int, sent: Sequence[Picture])
 def decisions(gateway: GatewayProcess, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Run every scenario."""
     sent = rollout_versions.pictures()
-    products = calibrate(gateway, clients=options.clients, sent=sent)
+    products = calibrate(gateway, options, sent)
     print(f"slow: {products} products of matrices", flush=True)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +218,7 @@ def decisions(gateway: GatewayProcess, options: argparse.Namespace) -> list[dict
             if options.only and scenario.name not in options.only:
                 continue
             name = f"{scenario.name}-{number}"
-            row = decide(gateway, name, scenario, clients=options.clients, sent=sent)
+            row = decide(gateway, name, scenario, options, sent)
             print(json.dumps(row), flush=True)
             rows.append(row)
     return rows
@@ -323,6 +341,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[[], *_PARTS], default=list(_PARTS))
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--pause-ms", type=float, default=10.0, help="Between two requests.")
     parser.add_argument("--only", nargs="*", help="Decide only about these challengers.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("perf/results/rollouts.json"))

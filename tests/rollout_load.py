@@ -58,6 +58,7 @@ class Load:
         keys: Each sends a key of its own, and so stays on its side of a split.
         feedback: The share of answers whose true class is told, 0 to 1.
         version: The version to pin.
+        pause_s: How long each waits between an answer and its next request, in seconds.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class Load:
         keys: bool = False,
         feedback: float = 0.0,
         version: int | None = None,
+        pause_s: float = 0.0,
     ) -> None:
         self.answers: list[Answered] = []
         self.errors: list[str] = []
         self._address = urlsplit(url).netloc
         self._path = f"/api/v1/run/{model}" + ("" if version is None else f"?version={version}")
         self._pictures, self._keys, self._feedback = pictures, keys, feedback
+        self._pause_s = pause_s
         self._told: deque[tuple[float, str, int]] = deque()
         self._stop = threading.Event()
         self.clients = clients
@@ -104,7 +107,7 @@ class Load:
         if self._keys:
             headers["X-Rollout-Key"] = f"client-{number}"
         connection = http.client.HTTPConnection(self._address, timeout=60)
-        while not self._stop.is_set():
+        while not self._stop.wait(self._pause_s):
             picture = chance.choice(self._pictures)
             began_s = time.time()
             try:
