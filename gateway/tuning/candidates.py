@@ -166,9 +166,11 @@ def apply(config: Config, candidate: Candidate) -> Config:
     return changed
 
 
-def load_text(config: Config, candidate: Candidate, version: int) -> str:
-    """Give the JSON with which Triton loads one version as a candidate."""
-    return model_config.to_json(model_config.with_versions(apply(config, candidate), [version]))
+def load_text(config: Config, candidate: Candidate, version: int, *, name: str) -> str:
+    """Give the JSON with which Triton loads one version as a candidate, under another name."""
+    changed = model_config.with_versions(apply(config, candidate), [version])
+    changed.name = name
+    return model_config.to_json(changed)
 
 
 def without_repeats(

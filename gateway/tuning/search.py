@@ -7,7 +7,7 @@ The search: in stages, each by successive halving, within a budget of time.
 
 In a stage every candidate is measured in one round, the worse half is dropped, the rest is measured
 again, and so on until one is left. The present configuration is in every round, as the measure of
-all others. Where the time does not allow so many candidates the likeliest are taken, and how many
+all others. Where the time does not allow so many candidates the likeliest come first, and how many
 were left out is told.
 
 Time and measuring come in from outside, so that the whole search runs in tests without either.
@@ -23,7 +23,7 @@ from gateway.tuning.errors import BudgetTooSmall, PresentFails
 from gateway.tuning.judgement import Decision, Figures, Objective, Round, decide, rank
 
 # Parts of the time that is left when a stage begins; the final has what is left after both.
-_PLACEMENTS_SHARE, _VARIANTS_SHARE = 0.45, 0.5
+_PLACEMENTS_SHARE, _VARIANTS_SHARE = 0.6, 0.7
 # The final has at least so many rounds, or the search does not begin.
 LEAST_FINAL_ROUNDS = 3
 # Beyond, more rounds say nothing new.
@@ -35,7 +35,7 @@ class MeasurementFailed(Exception):
 
 
 Measure = Callable[[Candidate], Awaitable[Round]]
-"""Loads a candidate and measures it once. Raises MeasurementFailed."""
+"""Measures a candidate once; loads it before, unless it is loaded. Raises MeasurementFailed."""
 
 
 @dataclass(slots=True)
@@ -85,9 +85,10 @@ class Search:
     One search.
 
     Attributes:
-        present: What there is; it is measured first, to learn what a round costs.
+        present: What there is; it is loaded, and measured first, to learn what that costs.
         space: What may be varied.
         measure: Measures one candidate once.
+        load_s: What loading one costs, seconds.
         budget: The time.
         shuffle: Puts a list into an order of chance, in place.
         on_round: Is told what is being measured, for people.
@@ -97,12 +98,13 @@ class Search:
     space: Space
     objective: Objective
     measure: Measure
+    load_s: float
     budget: Budget
     shuffle: Callable[[list[Candidate]], None] = random.shuffle
     on_round: Callable[[str], None] = lambda _text: None
     _rounds: dict[Candidate, list[Round]] = field(default_factory=dict)
     _failed: dict[Candidate, str] = field(default_factory=dict)
-    _costs_s: list[float] = field(default_factory=list)
+    _costs_s: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
     _left_out: int = 0
 
     async def run(self) -> Result:
@@ -135,21 +137,23 @@ class Search:
 
     async def _stage(self, name: str, candidates: Sequence[Candidate], share: float) -> Candidate:
         """Halve candidates until one is left; return it, or the present one if that is better."""
-        ends_s = self.budget.clock() + share * max(0.0, self._left_for_search_s)
-        others = without_repeats(candidates, but=[self.present, *self._failed])
-        # Halving costs two rounds for each at most; the present one is in every round.
-        rounds = (ends_s - self.budget.clock()) / self._cost_s
-        affordable = max(1, int((rounds - 2) / 2))
-        self._left_out += max(0, len(others) - affordable)
-        alive = others[:affordable]
-        while len(alive) > 1 and self.budget.clock() < ends_s:
-            await self._round(name, [self.present, *alive])
-            alive = [c for c in alive if c not in self._failed]
-            alive = self._ranked(alive)[: max(1, len(alive) // 2)]
-        if len(alive) == 1 and alive[0] not in self._rounds:
-            await self._round(name, [self.present, *alive])
-        known = [c for c in (self.present, *alive) if c in self._rounds and c not in self._failed]
-        return self._ranked(known)[0]
+        began_s = self.budget.clock()
+        share_s = share * max(0.0, self._left_for_search_s)
+        waiting = without_repeats(candidates, but=[self.present, *self._failed])
+        alive: list[Candidate] = []
+        # The first round of all takes as long as the ones of the better half, and so on, together.
+        while waiting and (not alive or self.budget.clock() < began_s + share_s / 2):
+            left_s = began_s + share_s / 2 - self.budget.clock() - self._measure_s
+            affordable = max(1, int(left_s / self._cost_s))
+            await self._round(name, [self.present, *waiting[:affordable]])
+            alive += waiting[:affordable]
+            waiting = waiting[affordable:]
+        self._left_out += len(waiting)
+        while len(alive := self._measured(alive)) > 1:
+            alive = self._ranked(alive)[: len(alive) // 2]
+            if len(alive) > 1 and self.budget.clock() < began_s + share_s:
+                await self._round(name, [self.present, *alive])
+        return self._ranked([self.present, *alive])[0]
 
     async def _final(self, winner: Candidate) -> dict[Candidate, Figures]:
         """Measure the present candidate and the winner in turn; only these rounds count."""
@@ -157,7 +161,7 @@ class Search:
         before = {candidate: len(self._rounds.get(candidate, ())) for candidate in pair}
         for taken in range(_MOST_FINAL_ROUNDS):
             enough = taken >= LEAST_FINAL_ROUNDS or (len(pair) == 1 and taken > 0)
-            if enough and self.budget.left_s < len(pair) * self._cost_s:
+            if enough and self.budget.left_s < len(pair) * self._measure_s:
                 break
             if len(pair) == 1 and taken >= LEAST_FINAL_ROUNDS:
                 break  # nothing is compared
@@ -188,24 +192,37 @@ class Search:
             self._failed[candidate] = str(error)
             return
         self._rounds.setdefault(candidate, []).append(found)
-        self._costs_s.append(self.budget.clock() - began_s)
+        self._costs_s[candidate == self.present].append(self.budget.clock() - began_s)
+
+    def _measured(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        return [candidate for candidate in candidates if candidate not in self._failed]
 
     def _ranked(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         figures = {c: Figures(self._rounds[c]) for c in candidates}
         return rank(figures, self.objective)
 
     @property
+    def _measure_s(self) -> float:
+        """What it takes to measure a candidate that is loaded, seconds."""
+        return statistics.median(self._costs_s[True])
+
+    @property
     def _cost_s(self) -> float:
         """What it takes to load a candidate and to measure it once, seconds."""
-        return statistics.median(self._costs_s)
+        seen = self._costs_s[False]
+        return statistics.median(seen) if seen else self.load_s + self._measure_s
+
+    @property
+    def _final_s(self) -> float:
+        """What the shortest final takes, seconds."""
+        return self.load_s + 2 * LEAST_FINAL_ROUNDS * self._measure_s
 
     @property
     def _left_for_search_s(self) -> float:
-        """The time that is left beside the shortest final."""
-        return self.budget.left_s - 2 * LEAST_FINAL_ROUNDS * self._cost_s
+        return self.budget.left_s - self._final_s
 
     def _check_budget(self) -> None:
-        needed_s = (2 + 2 * LEAST_FINAL_ROUNDS) * self._cost_s
+        needed_s = self._measure_s + self._cost_s + self._final_s
         if self.budget.left_s < needed_s:
             raise BudgetTooSmall(
                 f"To compare with one other configuration takes {needed_s:.0f} s more, and "

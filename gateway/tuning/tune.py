@@ -109,16 +109,18 @@ async def tune(
     async with open_workbench(
         repository,
         subject,
+        present=present,
         callers=wanted.callers,
         shared_memory=settings.shared_memory != "off",
     ) as bench:
-        await bench.calibrate(present, wanted.budget_s)
+        await bench.calibrate(wanted.budget_s)
         began_s = time.monotonic()
         result = await Search(
             present=present,
             space=read_space(subject.config, cores=cores),
             objective=wanted.objective,
             measure=bench.measure,
+            load_s=bench.load_s,
             budget=Budget(began_s + wanted.budget_s, time.monotonic),
             on_round=lambda text: on_round(text, (time.monotonic() - began_s) / wanted.budget_s),
         ).run()

@@ -22,17 +22,21 @@ SPACE = Space(4, instances=True, batching=True)
 
 
 class Machine:
-    """A machine whose candidates answer as they are told, and where a measurement takes 1 s."""
+    """Candidates answer as they are told; a measurement takes 1 s, loading for it another."""
 
     def __init__(self, speed: Callable[[Candidate], float], *, noise: float = 0.01) -> None:
         self.now_s = 0.0
         self.measured: list[Candidate] = []
+        self._loaded = PRESENT
         self._speed = speed
         self._chance = random.Random(3)
         self._noise = noise
 
     async def measure(self, candidate: Candidate) -> Round:
-        """Take a second of the clock."""
+        """Take a second of the clock, or two."""
+        if candidate not in {PRESENT, self._loaded}:
+            self.now_s += 1.0
+            self._loaded = candidate
         self.now_s += 1.0
         self.measured.append(candidate)
         rate = self._speed(candidate) * self._chance.uniform(1 - self._noise, 1 + self._noise)
@@ -42,7 +46,7 @@ class Machine:
         """Search for so long."""
         budget = Budget(budget_s, lambda: self.now_s)
         return await Search(
-            PRESENT, SPACE, objective, self.measure, budget, shuffle=self._chance.shuffle
+            PRESENT, SPACE, objective, self.measure, 1.0, budget, shuffle=self._chance.shuffle
         ).run()
 
 
@@ -84,20 +88,20 @@ async def test_the_present_one_stays_if_it_is_the_best() -> None:
     assert set(result.final) == {PRESENT}
 
 
-@pytest.mark.parametrize("budget_s", [9, 12, 20, 60, 300])
+@pytest.mark.parametrize("budget_s", [12, 20, 60, 300])
 async def test_the_budget_is_kept(budget_s: float) -> None:
     """The search ends in time, within one round of what it planned, and tells what it left out."""
     machine = Machine(_prefers(Candidate(4, 1, None, None, 8)))
     result = await machine.search(budget_s)
     assert machine.now_s <= budget_s + 2
     assert len(result.final[PRESENT].rounds) >= LEAST_FINAL_ROUNDS
-    assert (result.left_out > 0) == (budget_s < 60)
+    assert (result.left_out > 0) == (budget_s < 300)
 
 
 async def test_too_little_time_is_said_at_once() -> None:
     """Less time than one comparison takes is an error after the first measurement."""
     machine = Machine(lambda _: 100.0)
-    with pytest.raises(BudgetTooSmall, match="8 s more"):
+    with pytest.raises(BudgetTooSmall, match="10 s more"):
         await machine.search(6)
     assert len(machine.measured) == 1
 
@@ -135,7 +139,7 @@ async def test_a_candidate_that_fails_is_told_and_left() -> None:
         return await machine.measure(candidate)
 
     budget = Budget(100, lambda: machine.now_s)
-    result = await Search(PRESENT, SPACE, Objective.BALANCED, measure, budget).run()
+    result = await Search(PRESENT, SPACE, Objective.BALANCED, measure, 1.0, budget).run()
     assert result.failed == {bad: "no memory"}
     assert bad not in result.figures
     assert result.winner != bad
@@ -148,4 +152,6 @@ async def test_a_present_configuration_that_fails_is_an_error() -> None:
         raise MeasurementFailed("it is broken")
 
     with pytest.raises(PresentFails, match="broken"):
-        await Search(PRESENT, SPACE, Objective.BALANCED, measure, Budget(100, lambda: 0.0)).run()
+        await Search(
+            PRESENT, SPACE, Objective.BALANCED, measure, 1.0, Budget(100, lambda: 0.0)
+        ).run()
