@@ -43,7 +43,8 @@ _ENVIRONMENT = {
     "MAX_WAITING_RUNS": "1000",
 }
 _WITHIN_S = 60.0
-_HANGS = 500_000  # products of matrices: seconds for one image, and a core at work for as long
+# Products of matrices: seconds for one picture in five, with a core at work for as long.
+_HANGS = 500_000
 _METRICS = {"error_rate": {"tolerated": 0.02}, "latency": {"tolerated": 0.3}}
 _PLAN = {"interval_s": 1, "min_samples": 100, "metrics": _METRICS}
 _CHAIN: dict[str, Any] = {"strategy": ["shadow", "canary"], "steps": [20, 50]}
@@ -71,7 +72,7 @@ def scenarios(folder: Path, *, products: int) -> list[Scenario]:
     slow = rollout_versions.slow(folder / "slow.onnx", products=products)
     failing = rollout_versions.failing(folder / "failing.onnx", share=0.05)
     flipped = rollout_versions.flipped(folder / "flipped.onnx")
-    hanging = rollout_versions.slow(folder / "hanging.onnx", products=_HANGS)
+    hanging = rollout_versions.slow(folder / "hanging.onnx", products=_HANGS, share=0.2)
     return [
         Scenario("better", FIRST, SECOND, _CHAIN, feedback=0.5),
         Scenario("worse", SECOND, worse, _CHAIN | _ACCURATE, feedback=0.5),
@@ -246,7 +247,8 @@ def switching(gateway: GatewayProcess, options: argparse.Namespace) -> dict[str,
 def shadow_cost(gateway: GatewayProcess, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one caller with and without a shadow at 100 %, in turns."""
     with tempfile.TemporaryDirectory() as folder:
-        hanging = rollout_versions.slow(Path(folder) / "hanging.onnx", products=_HANGS)
+        file = Path(folder) / "hanging.onnx"
+        hanging = rollout_versions.slow(file, products=_HANGS, share=0.2)
         _register(gateway, "cost", SECOND, FIRST)
         version = register(gateway, "cost", hanging)
         for each in (2, version):

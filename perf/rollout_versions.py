@@ -69,31 +69,38 @@ def worse(path: Path, *, accuracy: float) -> Path:
 
 def failing(path: Path, *, share: float) -> Path:
     """It fails, an index out of range, on that share of the pictures: on the brightest."""
-    brightness = [float(pixels.mean()) for pixels, _ in _images()]
-    limit = np.array(np.quantile(brightness, 1 - share), np.float32)
     model = onnx.load(SECOND)
-    model.graph.initializer.extend(
-        [
-            numpy_helper.from_array(limit, "brightest"),
-            numpy_helper.from_array(np.zeros((1, _CLASSES), np.float32), "one_row"),
-        ]
-    )
+    one_row = numpy_helper.from_array(np.zeros((1, _CLASSES), np.float32), "one_row")
+    model.graph.initializer.append(one_row)
     _between(
         model,
         [
-            helper.make_node("ReduceMean", [model.graph.input[0].name], ["level"], axes=[1, 2, 3]),
-            helper.make_node("ReduceMax", ["level"], ["highest"], keepdims=0),
-            helper.make_node("Greater", ["highest", "brightest"], ["too_bright"]),
-            helper.make_node("Cast", ["too_bright"], ["row"], to=TensorProto.INT64),
-            helper.make_node("Gather", ["one_row", "row"], ["nothing"], axis=0),
+            *_is_brightest(model, share),
+            helper.make_node("Gather", ["one_row", "is_brightest"], ["nothing"], axis=0),
             helper.make_node("Add", ["in", "nothing"], ["out"]),
         ],
     )
     return _write(model, path)
 
 
-def slow(path: Path, *, products: int) -> Path:
-    """The same answers after so many products of two matrices, 64 × 64, one after the other."""
+def _is_brightest(model: onnx.ModelProto, share: float) -> list[onnx.NodeProto]:
+    """Make nodes whose `is_brightest` is 1 for that share of the pictures and 0 for the others."""
+    brightness = [float(pixels.mean()) for pixels, _ in _images()]
+    limit = np.array(np.quantile(brightness, 1 - share), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(limit, "brightest"))
+    return [
+        helper.make_node("ReduceMean", [model.graph.input[0].name], ["level"], axes=[1, 2, 3]),
+        helper.make_node("ReduceMax", ["level"], ["highest"], keepdims=0),
+        helper.make_node("Greater", ["highest", "brightest"], ["too_bright"]),
+        helper.make_node("Cast", ["too_bright"], ["is_brightest"], to=TensorProto.INT64),
+    ]
+
+
+def slow(path: Path, *, products: int, share: float = 1.0) -> Path:
+    """
+    The same answers after so many products of two matrices, 64 × 64, one after the other; with a
+    share, for the brightest pictures only.
+    """
     model = onnx.load(SECOND)
     matrix = np.linalg.qr(np.random.default_rng(3).normal(size=(_SIDE, _SIDE)))[0]
     model.graph.initializer.extend(
@@ -125,13 +132,20 @@ def slow(path: Path, *, products: int) -> Path:
         [
             helper.make_node("ReduceMax", ["in"], ["largest"], keepdims=0),
             helper.make_node("Mul", ["turn", "largest"], ["start"]),
-            helper.make_node("Loop", ["products", "go_on", "start"], ["turned"], body=body),
+            *(_is_brightest(model, share) if share < 1 else [_always(model)]),
+            helper.make_node("Mul", ["products", "is_brightest"], ["rounds"]),
+            helper.make_node("Loop", ["rounds", "go_on", "start"], ["turned"], body=body),
             helper.make_node("ReduceMean", ["turned"], ["turned_mean"], keepdims=0),
             helper.make_node("Mul", ["turned_mean", "no_share"], ["nothing"]),
             helper.make_node("Add", ["in", "nothing"], ["out"]),
         ],
     )
     return _write(model, path)
+
+
+def _always(model: onnx.ModelProto) -> onnx.NodeProto:
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "yes"))
+    return helper.make_node("Identity", ["yes"], ["is_brightest"])
 
 
 def _between(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> None:
