@@ -8,10 +8,10 @@ STAMP := $(VENV)/.installed
 NO_DEPS := nvidia-pytriton==0.7.0 setuptools==82.0.0
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test check lint types lock bench clean
+.PHONY: help setup run test check lint types lock bench locust perf-analyzer clean
 
 help: ## Show the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with everything in it (does nothing the second time)
 
@@ -46,6 +46,12 @@ lock: setup ## Pin the newest versions that pyproject.toml admits
 
 bench: setup ## Measure the gateway beside other servers; ARGS=--quick for a look
 	$(BIN)/python -m perf.bench $(ARGS)
+
+locust: setup ## Mixed users against a gateway that runs (HOST=http://127.0.0.1:3000)
+	$(BIN)/locust -f perf/locustfile.py --headless -u 20 -r 20 -t 1m --only-summary --host $${HOST:-http://127.0.0.1:3000} $(ARGS)
+
+perf-analyzer: setup ## NVIDIA's perf_analyzer straight against Triton
+	$(BIN)/python -m perf.perf_analyzer $(ARGS)
 
 clean: ## Remove .venv and caches, keep var/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

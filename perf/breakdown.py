@@ -60,12 +60,12 @@ class TritonAccount:
     model_ns: int
 
 
-def triton_client(server: Server) -> triton_grpc.InferenceServerClient:
-    """Connect to the Triton that a gateway embeds; its command line tells the port."""
+def triton_port(server: Server) -> int:
+    """Give the gRPC port of the Triton that a gateway embeds; its command line tells the port."""
     for process in psutil.Process(server.pid).children(recursive=True):
         if process.name() == "tritonserver":
             ports = [word for word in process.cmdline() if word.startswith("--grpc-port=")]
-            return triton_grpc.InferenceServerClient(f"127.0.0.1:{ports[0].partition('=')[2]}")
+            return int(ports[0].partition("=")[2])
     raise LookupError("the gateway has no tritonserver")
 
 
@@ -105,7 +105,7 @@ def measure(workload: Workload, steps: list[int], seconds: int, folder: Path) ->
     found = []
     with running_servers(["gateway"], workload, folder) as running:
         server, model = running["gateway"], workload.model.stem
-        client = triton_client(server)
+        client = triton_grpc.InferenceServerClient(f"127.0.0.1:{triton_port(server)}")
         load.run_load(server.url, workload.body, concurrency=4, seconds=_WARM_UP_S)
         for clients in steps:
             before = account(client, model)
