@@ -181,16 +181,19 @@ def calibrate(gateway: GatewayProcess, options: argparse.Namespace, sent: Sequen
         file = rollout_versions.slow(Path(folder) / "slow.onnx", products=tried)
         _register(gateway, "calibration", SECOND, file)
     _load(gateway, "calibration", version=2)
-    for version in (1, 2) * 4:  # in turns, so that what else the machine does falls on both
-        with Load(
+    halves = [
+        Load(
             gateway.url,
             "calibration",
             sent,
-            clients=options.clients,
+            clients=max(1, options.clients // 2),
             version=version,
             pause_s=options.pause_ms / 1000,
-        ):
-            threading.Event().wait(1.5)
+        )
+        for version in (1, 2)
+    ]
+    with halves[0], halves[1]:  # side by side, as in a canary
+        threading.Event().wait(8.0)
     took_s = []
     for version in (1, 2):
         rows = gateway.client.get(
