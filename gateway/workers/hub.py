@@ -12,6 +12,7 @@ could not tell a version that answers from one that kills its process.
 
 import asyncio
 import contextlib
+import inspect
 import socket
 import time
 from collections import Counter
@@ -110,7 +111,7 @@ class Hub:
 
     def _handlers(self, member: Member) -> Handlers:
         def bound(handler: Callable[..., Any]) -> Callable[..., Any]:
-            if asyncio.iscoroutinefunction(handler):
+            if inspect.iscoroutinefunction(handler):
 
                 async def answer(*values: Any) -> Any:
                     return await handler(member, *values)
