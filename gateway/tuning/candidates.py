@@ -96,21 +96,30 @@ class Space:
         pairs.sort(key=lambda pair: (_distance(pair[0] * pair[1], self.cores), -pair[0]))
         return [replace(present, instances=i, threads=t) for i, t in pairs]
 
+    def unbatched(self, present: Candidate) -> list[Candidate]:
+        """Give the present candidate without its batcher, if it has one that may be taken away."""
+        if not self.batching or present.queue_delay_us is None:
+            return []
+        return [replace(present, queue_delay_us=None)]
+
     def variants(self, base: Candidate) -> list[Candidate]:
-        """List what can be changed of a placement: spinning, and how requests are joined."""
+        """
+        List what can be changed of a placement, the likeliest first: how requests are joined, and
+        spinning.
+        """
         found = []
-        if base.threads != 1:
-            found.append(replace(base, spinning=base.spinning is False))
         if self.batching:
-            delays = [None, *QUEUE_DELAYS_US]
-            found += [replace(base, queue_delay_us=delay) for delay in delays]
+            found += [replace(base, queue_delay_us=delay) for delay in (None, *QUEUE_DELAYS_US)]
             joined = 0 if base.queue_delay_us is None else base.queue_delay_us
             found += [
                 replace(base, queue_delay_us=joined, max_batch_size=size)
                 for size in _LARGE_BATCHES
                 if size > base.max_batch_size
             ]
-        return without_repeats(found, but=[base])
+        found = without_repeats(found, but=[base])
+        if base.threads != 1:
+            found.insert(min(1, len(found)), replace(base, spinning=base.spinning is False))
+        return found
 
 
 def read_candidate(config: Config) -> Candidate:

@@ -12,10 +12,11 @@ The rules, by what is wanted:
     balanced     the most requests a second among those whose p99 with the fewest callers is near
                  the lowest: within 10 %, or within the noise where that is more
 
-The winner replaces the present configuration only if it is better by more than the noise: by more
-than its rounds, or those of the present one, differ among themselves, and by 3 % at least. The
+The winner replaces the present configuration only if it is better by more than the noise: if its
+worst round is better than the best round of the present one, and by 3 % at least in the median. The
 rounds that decide are taken after the search has named its winner, from these two alone, because
-the best of many was partly lucky.
+the best of many was partly lucky. Of two equal ones, three rounds each call the one better by chance
+once in twenty times, five once in 250.
 """
 
 import math
@@ -89,24 +90,24 @@ class Figures:
         return [found[callers].p99_s for found in self.rounds]
 
     @property
+    def throughputs_per_s(self) -> list[float]:
+        """Requests a second with the most callers, of each round."""
+        return self.rates(self.callers[-1])
+
+    @property
     def throughput_per_s(self) -> float:
         """Requests a second with the most callers."""
-        return self.rate_per_s(self.callers[-1])
+        return statistics.median(self.throughputs_per_s)
+
+    @property
+    def latencies_s(self) -> list[float]:
+        """99th percentile with the fewest callers, of each round."""
+        return self.p99s(self.callers[0])
 
     @property
     def latency_s(self) -> float:
         """99th percentile with the fewest callers."""
-        return self.p99_s(self.callers[0])
-
-    @property
-    def throughput_noise(self) -> float:
-        """How far the rounds differ in their throughput, in parts of it."""
-        return noise(self.rates(self.callers[-1]))
-
-    @property
-    def latency_noise(self) -> float:
-        """How far the rounds differ in their latency, in parts of it."""
-        return noise(self.p99s(self.callers[0]))
+        return statistics.median(self.latencies_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,10 @@ class Decision:
 
     Attributes:
         replace: Whether the winner is better by more than the noise.
-        throughput_gain, latency_gain: Of the winner over the present one; 0.1 is a tenth better,
-            less than 0 is worse.
-        throughput_noise, latency_noise: What such a gain must exceed.
+        throughput_gain, latency_gain: By how much the winner answers more, and sooner, in parts of
+            the present one; less than 0 is worse.
+        throughput_noise, latency_noise: How far the rounds of either differ, in parts of their
+            median; infinite for a single round.
     """
 
     replace: bool
@@ -131,26 +133,33 @@ class Decision:
     def reason(self) -> str:
         """Say it in a sentence."""
         measured = (
-            f"throughput {self.throughput_gain:+.0%} (noise {_percent(self.throughput_noise)}), "
-            f"latency {self.latency_gain:+.0%} (noise {_percent(self.latency_noise)})"
+            f"throughput {self.throughput_gain:+.0%} (rounds differ by "
+            f"{_percent(self.throughput_noise)}), p99 {-self.latency_gain:+.0%} (rounds differ by "
+            f"{_percent(self.latency_noise)})"
         )
         if self.replace:
             return f"Better by more than the noise: {measured}."
         return f"Not better by more than the noise: {measured}. Keep what you have."
 
 
-def noise(values: Sequence[float]) -> float:
+def bounds(values: Sequence[float]) -> tuple[float, float]:
     """
-    Tell how far the values of several rounds differ, in parts of their median: the range from the
-    smallest to the largest; from six values on, without the two extremes, since one hiccup of the
-    machine should not hide everything. Infinite for a single value, of which nothing is known.
+    Give the smallest and the largest value of several rounds; from six values on, without these
+    two, since one hiccup of the machine should not hide everything. Of a single value nothing is
+    known: the bounds are minus and plus infinity.
     """
     if len(values) < LEAST_ROUNDS:
-        return math.inf
+        return -math.inf, math.inf
     kept = sorted(values)
     if len(kept) >= _ROUNDS_WITHOUT_EXTREMES:
         kept = kept[1:-1]
-    return (kept[-1] - kept[0]) / statistics.median(values)
+    return kept[0], kept[-1]
+
+
+def noise(values: Sequence[float]) -> float:
+    """Tell how far the values of several rounds differ, in parts of their median."""
+    low, high = bounds(values)
+    return (high - low) / statistics.median(values)
 
 
 def rank(figures: Mapping[_Candidate, Figures], objective: Objective) -> list[_Candidate]:
@@ -165,7 +174,7 @@ def rank(figures: Mapping[_Candidate, Figures], objective: Objective) -> list[_C
     if objective is Objective.LATENCY:
         return sorted(figures, key=lambda c: figures[c].latency_s)
     lowest = min(figures.values(), key=lambda found: found.latency_s)
-    limit_s = lowest.latency_s * (1 + max(NEAR, _known(lowest.latency_noise)))
+    limit_s = lowest.latency_s * (1 + max(NEAR, _known(noise(lowest.latencies_s))))
 
     def order(candidate: _Candidate) -> tuple[bool, float]:
         found = figures[candidate]
@@ -182,24 +191,36 @@ def decide(present: Figures, winner: Figures, objective: Objective) -> Decision:
     Args:
         present, winner: Rounds of the two alone, taken in turn.
         objective: `throughput` and `latency` ask for a gain in that alone. `balanced` asks for a
-            gain in one of the two, and for no loss in the other: none beyond the noise and, for the
-            latency, beyond what counts as near.
+            gain in one of the two, in the latency beyond what counts as near, and for no loss in
+            the other, measured alike.
     """
     throughput_gain = winner.throughput_per_s / present.throughput_per_s - 1
-    latency_gain = present.latency_s / winner.latency_s - 1
-    throughput_noise = max(LEAST_GAIN, present.throughput_noise, winner.throughput_noise)
-    latency_noise = max(LEAST_GAIN, present.latency_noise, winner.latency_noise)
-    faster = throughput_gain > throughput_noise
-    sooner = latency_gain > latency_noise
+    latency_gain = 1 - winner.latency_s / present.latency_s
+    faster = _above(winner.throughputs_per_s, present.throughputs_per_s)
+    slower = _above(present.throughputs_per_s, winner.throughputs_per_s)
+    sooner = _above(present.latencies_s, winner.latencies_s)
+    later = _above(winner.latencies_s, present.latencies_s)
     if objective is Objective.THROUGHPUT:
         replace = faster
     elif objective is Objective.LATENCY:
         replace = sooner
     else:
-        not_later = winner.latency_s / present.latency_s - 1 <= max(NEAR, _known(latency_noise))
-        not_slower = -throughput_gain <= _known(throughput_noise)
-        replace = (faster and not_later) or (sooner and latency_gain > NEAR and not_slower)
-    return Decision(replace, throughput_gain, latency_gain, throughput_noise, latency_noise)
+        gained = faster or (sooner and latency_gain > NEAR)
+        lost = slower or (later and -latency_gain > NEAR)
+        replace = gained and not lost
+    return Decision(
+        replace,
+        throughput_gain,
+        latency_gain,
+        max(noise(present.throughputs_per_s), noise(winner.throughputs_per_s)),
+        max(noise(present.latencies_s), noise(winner.latencies_s)),
+    )
+
+
+def _above(values: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether values lie above others beyond the noise, and far enough to matter."""
+    far = statistics.median(values) > statistics.median(others) * (1 + LEAST_GAIN)
+    return far and bounds(values)[0] > bounds(others)[1]
 
 
 def _known(value: float) -> float:

@@ -1,8 +1,9 @@
 """
 The search: in stages, each by successive halving, within a budget of time.
 
+    unbatched    the present configuration without its batcher, if it has one: seldom worse
     placements   instances × threads
-    variants     of the best placement: spinning, dynamic batching, larger batches
+    variants     of the best placement: dynamic batching, larger batches, spinning
     final        the present configuration and the winner, in turn, until the time is over
 
 In a stage every candidate is measured in one round, the worse half is dropped, the rest is measured
@@ -22,8 +23,8 @@ from gateway.tuning.candidates import Candidate, Space, without_repeats
 from gateway.tuning.errors import BudgetTooSmall, PresentFails
 from gateway.tuning.judgement import Decision, Figures, Objective, Round, decide, rank
 
-# Parts of the time that is left when a stage begins; the final has what is left after both.
-_PLACEMENTS_SHARE, _VARIANTS_SHARE = 0.6, 0.7
+# Parts of the time that is left when a stage begins; the final has what is left after them.
+_UNBATCHED_SHARE, _PLACEMENTS_SHARE, _VARIANTS_SHARE = 0.1, 0.6, 0.7
 # The final has at least so many rounds, or the search does not begin.
 LEAST_FINAL_ROUNDS = 3
 # Beyond, more rounds say nothing new.
@@ -117,8 +118,10 @@ class Search:
         """
         await self._measure(self.present)
         self._check_budget()
-        placements = self.space.placements(self.present)
-        best = await self._stage("placement", placements, _PLACEMENTS_SHARE)
+        plain = self.space.unbatched(self.present)
+        best = await self._stage("without a batcher", plain, _UNBATCHED_SHARE)
+        placements = self.space.placements(best)
+        best = await self._stage("placement", [best, *placements], _PLACEMENTS_SHARE)
         variants = self.space.variants(best)
         best = await self._stage("variant", [best, *variants], _VARIANTS_SHARE)
         final = await self._final(best)

@@ -6,25 +6,26 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
-import psutil
-
-from gateway.settings import Settings
-from gateway.tuning.candidates import read_candidate
-from gateway.tuning.records import read_record, write_candidate
-from gateway.tuning.subject import read_subject
+from gateway.tuning.candidates import FIELDS
+from gateway.tuning.search import LEAST_FINAL_ROUNDS
 from tests.eventually import eventually
 from tests.gateway_process import running_gateway
+from tools.model_config import parse
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tools/demo/digits/sample-7.png"
-SHARED_MEMORY = Path("/dev/shm")
+DELAY_S = 0.02
+_DELAY = f"  max_queue_delay_microseconds: {DELAY_S * 1e6:.0f}"
 
 
 def _tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    temporary = folder / "temporary"
+    temporary.mkdir()
     return subprocess.run(
         [sys.executable, "-m", "gateway", "tune", *arguments],
         cwd=folder,
@@ -32,6 +33,7 @@ def _tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             **{k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG"}},
             "DATA_DIR": str(folder / "var"),
             "MODEL_REPOSITORY": str(folder / "repository"),
+            "TMPDIR": str(temporary),
         },
         capture_output=True,
         text=True,
@@ -39,37 +41,63 @@ def _tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_tuning_the_demo_model(tmp_path: Path) -> None:
-    """Real candidates are measured, told as JSON and drawn; nothing is written or left behind."""
-    shutil.copytree(ROOT / "model_repository", tmp_path / "repository")
-    before = (tmp_path / "repository/digits/config.pbtxt").read_text()
-    regions = set(SHARED_MEMORY.iterdir())
+def _badly_configured(repository: Path) -> str:
+    """Give the demo model a batcher that makes every lonely request wait; return the text."""
+    shutil.copytree(ROOT / "model_repository", repository)
+    config = repository / "digits/config.pbtxt"
+    text = f"# Ours.\n{config.read_text()}dynamic_batching {{\n{_DELAY}\n}}\n"
+    config.write_text(text)
+    return text
+
+
+async def test_a_bad_configuration_is_replaced(tmp_path: Path) -> None:
+    """
+    Beside a gateway in service: candidates are measured, told and drawn; the better one is written
+    and loaded by the gateway, which answers all along; nothing else changes or stays behind.
+    """
+    before = _badly_configured(tmp_path / "repository")
+    image = {"image": base64.b64encode(SAMPLE.read_bytes()).decode()}
     picture = tmp_path / "tune.svg"
-    done = _tune(
-        tmp_path,
-        *("digits", "--budget-s", "6", "--callers", "1,4", "--image", str(SAMPLE)),
-        *("--json", "--plot", str(picture)),
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["model"] == "digits"
-    texts = {candidate["text"] for candidate in told["candidates"]}
-    assert len(texts) >= 2
-    for candidate in [*told["candidates"], *told["final"]]:
-        assert [found["callers"] for found in candidate["by_callers"]] == [1, 4]
-        assert all(found["rate_per_s"] > 0 < found["p99_s"] for found in candidate["by_callers"])
-    assert [candidate["rounds"] >= 3 for candidate in told["final"]] == [True] * len(told["final"])
+    with running_gateway(tmp_path, "--demo") as gateway:
+
+        def took_s() -> float:
+            began_s = time.perf_counter()
+            answer = gateway.client.post("/api/v1/run/digits", json=image)
+            assert answer.json() == {"category": "07"}, answer.text
+            return time.perf_counter() - began_s
+
+        assert took_s() > DELAY_S
+        done = _tune(
+            tmp_path,
+            *("digits", "--for", "throughput", "--budget-s", "8", "--callers", "1,2"),
+            *("--image", str(SAMPLE), "--write", "--json", "--plot", str(picture)),
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["replace"], told["reason"]
+        assert told["written"] == {"file": True, "versions": [1]}
+        await eventually(lambda: took_s() < DELAY_S)
+    assert len({candidate["text"] for candidate in told["candidates"]}) >= 3
     assert told["failed"] == []
+    for candidate in [*told["candidates"], *told["final"]]:
+        assert [found["callers"] for found in candidate["by_callers"]] == [1, 2]
+        assert all(found["rate_per_s"] > 0 < found["p99_s"] for found in candidate["by_callers"])
+    assert min(candidate["rounds"] for candidate in told["final"]) >= LEAST_FINAL_ROUNDS
     ET.parse(picture)
-    assert (tmp_path / "repository/digits/config.pbtxt").read_text() == before
-    assert not (tmp_path / "var").exists()
-    ours = {path.name for path in set(SHARED_MEMORY.iterdir()) - regions}
-    assert not [name for name in ours if name.startswith(f"onnx-gateway-{os.getpid()}")]
-    assert not [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.name() == "tritonserver"
-    ]
+    assert list((tmp_path / "temporary").iterdir()) == []
+    after = (tmp_path / "repository/digits/config.pbtxt").read_text()
+    assert after.startswith("# Ours.\n")
+    assert _DELAY in before
+    assert _DELAY not in after
+    assert _others(after) == _others(before)
+
+
+def _others(text: str) -> Any:
+    """Give what a configuration says beside what is searched."""
+    config = parse(text)
+    for field in FIELDS:
+        config.ClearField(field)
+    return config
 
 
 def test_what_cannot_be_tuned_is_one_line(tmp_path: Path) -> None:
@@ -79,34 +107,3 @@ def test_what_cannot_be_tuned_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "model_not_found" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-async def test_a_running_gateway_takes_what_is_written(tmp_path: Path) -> None:
-    """What is written is loaded by the gateway that serves the model, which answers all along."""
-    settings = Settings(data_dir=tmp_path / "var", model_repository=tmp_path / "repository")
-    shutil.copytree(ROOT / "model_repository", settings.model_repository)
-    with running_gateway(tmp_path, "--demo") as gateway:
-        record = await read_record(settings, settings.model_repository, "digits")
-        subject = read_subject(
-            settings.model_repository,
-            "digits",
-            record,
-            version=None,
-            image=SAMPLE.read_bytes(),
-            shape=None,
-            max_image_pixels=1_000_000,
-        )
-        image = {"image": base64.b64encode(SAMPLE.read_bytes()).decode()}
-        present = read_candidate(subject.config)
-        wanted = replace(
-            present, instances=present.instances + 2, spinning=False, queue_delay_us=200
-        )
-        written = await write_candidate(settings, settings.model_repository, subject, wanted)
-        assert written.versions == (1,)
-
-        def answers_with_more() -> bool:
-            answer = gateway.client.post("/api/v1/run/digits", json=image)
-            assert answer.json() == {"category": "07"}, answer.text
-            return len(gateway.stubs()) == wanted.instances
-
-        await eventually(answers_with_more)

@@ -91,6 +91,14 @@ def test_what_a_configuration_forbids_is_not_tried() -> None:
     assert not read_space(sequences, cores=4).batching
 
 
+def test_a_batcher_may_be_taken_away() -> None:
+    """The present configuration without its batcher is a candidate; without one there is none."""
+    space = Space(2, instances=True, batching=True)
+    assert space.unbatched(PRESENT) == [Candidate(2, 1, None, None, 8)]
+    assert space.unbatched(Candidate(2, 1, None, None, 8)) == []
+    assert Space(2, instances=True, batching=False).unbatched(PRESENT) == []
+
+
 def test_variants_never_take_smaller_batches() -> None:
     """Callers may send batches as large as today: the largest only grows."""
     found = Space(2, instances=True, batching=True).variants(Candidate(2, 1, None, None, 16))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gateway.tuning.judgement import Decision, Figures, Objective, Sample, decide, noise, rank
+from gateway.tuning.judgement import Decision, Figures, Objective, Sample, bounds, decide, rank
 
 BALANCED, LATENCY, THROUGHPUT = Objective.BALANCED, Objective.LATENCY, Objective.THROUGHPUT
 
@@ -80,15 +80,22 @@ def test_balanced_takes_a_gain_in_latency_alone() -> None:
 def test_a_single_round_decides_nothing() -> None:
     """Of one round nobody knows how far the next would differ."""
     present, winner = figures(100, 10, rounds=1), figures(300, 2, rounds=1)
-    assert noise([1.0]) == float("inf")
+    assert bounds([1.0]) == (float("-inf"), float("inf"))
     assert not decide(present, winner, THROUGHPUT).replace
     assert "unknown" in decide(present, winner, THROUGHPUT).reason
 
 
 def test_one_hiccup_among_many_rounds_hides_nothing() -> None:
-    """From six rounds on the extremes are left out of the noise; below they count."""
-    assert noise([100, 101, 102, 101, 100, 30]) == pytest.approx(0.01, abs=0.01)
-    assert noise([100, 101, 30]) > 0.7
+    """From six rounds on the extremes are left out; below they count."""
+    assert bounds([100, 101, 102, 101, 100, 30]) == (100, 101)
+    assert bounds([100, 101, 30]) == (30, 101)
+
+
+def test_a_gain_may_be_noisy_itself() -> None:
+    """What is twenty times better differs by more than all there was, and is still far better."""
+    present, winner = figures(100, 20, spread=0.1), figures(2000, 1, spread=1.8)
+    for objective in Objective:
+        assert decide(present, winner, objective).replace
 
 
 def test_equal_configurations_are_rarely_told_apart() -> None:

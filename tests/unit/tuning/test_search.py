@@ -74,6 +74,17 @@ async def test_the_best_is_found_and_replaces(objective: Objective) -> None:
     assert result.left_out == 0
 
 
+async def test_a_batcher_that_hurts_goes_first() -> None:
+    """Where the present batcher costs more than any placement gains, little time is enough."""
+    present = Candidate(1, 1, None, 20_000, 8)
+    machine = Machine(lambda c: 10.0 + c.instances if c.queue_delay_us == 20_000 else 100.0)
+    budget = Budget(30, lambda: machine.now_s)
+    search = Search(present, SPACE, Objective.BALANCED, machine.measure, 1.0, budget)
+    result = await search.run()
+    assert result.winner.queue_delay_us != 20_000
+    assert result.decision.replace
+
+
 async def test_noise_is_no_reason_to_change() -> None:
     """Where all candidates are equal but for noise, the present configuration stays."""
     result = await Machine(lambda _: 100.0, noise=0.3).search(120)

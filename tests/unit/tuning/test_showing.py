@@ -1,13 +1,16 @@
-"""The picture and the table of a tuning."""
+"""What is shown of a tuning: the picture, the table, the JSON; and when it is written."""
 
 import io
+import json
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from gateway.cli.tuning import show
+from gateway.cli import tuning as command
+from gateway.cli.tuning import Asked, run_tune, show
 from gateway.tuning.candidates import Candidate
 from gateway.tuning.judgement import Figures, Objective, Sample, decide
 from gateway.tuning.plot import draw
@@ -23,7 +26,15 @@ PRESENT, WINNER, OTHER = (
     Candidate(1, 2, False, 200, 8),
 )
 SVG = "{http://www.w3.org/2000/svg}"
-CONFIG = 'name: "m"  # ours\nmax_batch_size: 8\ninstance_group { count: 1 }\n'
+CONFIG = """\
+name: "m"  # ours
+backend: "onnxruntime"
+max_batch_size: 8
+input { name: "x" data_type: TYPE_UINT8 dims: [-1, -1, 3] }
+output { name: "y" data_type: TYPE_FP32 dims: 10 }
+instance_group { count: 1 }
+parameters { key: "intra_op_thread_count" value { string_value: "1" } }
+"""
 
 
 def _figures(rate_per_s: float) -> Figures:
@@ -53,7 +64,7 @@ def tuning() -> Tuning:
             "m",
             3,
             signature,
-            CONFIG + 'parameters { key: "intra_op_thread_count" value { string_value: "1" } }\n',
+            CONFIG,
             np.zeros((1, 224, 224, 3), np.uint8),
         ),
         Result(
@@ -124,3 +135,49 @@ def test_the_json_tells_the_same(tuning: Tuning) -> None:
     winner = next(candidate for candidate in told["final"] if candidate["winner"])
     assert [found["rate_ratio"] for found in winner["by_callers"]] == pytest.approx([1.9] * 3)
     assert len(told["warnings"]) == 2
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_only_write_writes(
+    tuning: Tuning,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    write: bool,
+) -> None:
+    """Without --write the repository stays as it is, however much better the best one is."""
+
+    async def found(*_: object, **__: object) -> Tuning:
+        return tuning
+
+    config = tmp_path / "repository/m/config.pbtxt"
+    config.parent.mkdir(parents=True)
+    config.write_text(tuning.subject.config_text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "tune", found)
+    monkeypatch.setattr(command, "configure_logging", lambda *_: None)
+    asked = Asked("m", None, "balanced", 60.0, "1,4,16", None, None)
+    run_tune(asked, model_repository=tmp_path / "repository", plot=None, write=write, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["written"] == ({"file": True, "versions": []} if write else None)
+    assert (config.read_text() == tuning.subject.config_text) is not write
+    assert ("count: 2" in config.read_text()) is write
+
+
+@pytest.mark.parametrize(
+    ("objective", "callers", "shape", "named"),
+    [
+        ("cheap", "1", None, "--for"),
+        ("latency", "1,x", None, "--callers"),
+        ("latency", "0", None, "--callers"),
+        ("latency", "1000", None, "--callers"),
+        ("latency", "1", "1,-2", "--shape"),
+    ],
+)
+def test_what_was_typed_wrongly_is_named(
+    objective: str, callers: str, shape: str | None, named: str
+) -> None:
+    """An option that makes no sense is named, before anything is started."""
+    with pytest.raises(ValueError, match=named):
+        Asked("m", None, objective, 60.0, callers, None, shape).read()
