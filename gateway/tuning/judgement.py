@@ -15,7 +15,7 @@ The rules, by what is wanted:
 The winner replaces the present configuration only if it is better by more than the noise: if its
 worst round is better than the best round of the present one, and by 3 % at least in the median. The
 rounds that decide are taken after the search has named its winner, from these two alone, because
-the best of many was partly lucky. Of two equal ones, three rounds each call the one better by chance
+the best of many was partly lucky. Of two equal ones, three rounds each call one better by chance
 once in twenty times, five once in 250.
 """
 
@@ -32,7 +32,7 @@ LEAST_GAIN = 0.03
 """What is less than this is not worth a change, however sure it is."""
 LEAST_ROUNDS = 2
 _UNKNOWN_NOISE = 0.3
-_ROUNDS_WITHOUT_EXTREMES = 6
+_ROUNDS_WITHOUT_EXTREMES = 8
 
 
 _Candidate = TypeVar("_Candidate")
@@ -144,7 +144,7 @@ class Decision:
 
 def bounds(values: Sequence[float]) -> tuple[float, float]:
     """
-    Give the smallest and the largest value of several rounds; from six values on, without these
+    Give the smallest and the largest value of several rounds; from eight values on, without these
     two, since one hiccup of the machine should not hide everything. Of a single value nothing is
     known: the bounds are minus and plus infinity.
     """

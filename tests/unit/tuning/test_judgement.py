@@ -86,9 +86,9 @@ def test_a_single_round_decides_nothing() -> None:
 
 
 def test_one_hiccup_among_many_rounds_hides_nothing() -> None:
-    """From six rounds on the extremes are left out; below they count."""
-    assert bounds([100, 101, 102, 101, 100, 30]) == (100, 101)
-    assert bounds([100, 101, 30]) == (30, 101)
+    """From eight rounds on the extremes are left out; below they count."""
+    assert bounds([100, 101, 103, 101, 100, 102, 99, 30]) == (99, 102)
+    assert bounds([100, 101, 103, 101, 100, 102, 30]) == (30, 103)
 
 
 def test_a_gain_may_be_noisy_itself() -> None:
@@ -99,7 +99,7 @@ def test_a_gain_may_be_noisy_itself() -> None:
 
 
 def test_equal_configurations_are_rarely_told_apart() -> None:
-    """Of a thousand searches whose two finalists are equal, at most one in twenty changes."""
+    """Of a thousand searches whose two finalists are equal, hardly one changes anything."""
     chance = random.Random(7)
 
     def measured() -> Figures:
@@ -111,7 +111,7 @@ def test_equal_configurations_are_rarely_told_apart() -> None:
         )
 
     decisions: list[Decision] = [decide(measured(), measured(), THROUGHPUT) for _ in range(1000)]
-    assert sum(decision.replace for decision in decisions) <= 50
+    assert sum(decision.replace for decision in decisions) <= 10
 
 
 def test_rounds_are_compared_by_their_medians() -> None:
