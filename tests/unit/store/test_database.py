@@ -147,6 +147,20 @@ async def test_a_replaced_champion_hands_its_load_over(store: VersionStore) -> N
     assert [d.version for d in rows.desired] == [2]
 
 
+async def test_a_configuration_is_replaced_alone(store: VersionStore) -> None:
+    """Only the versions that are named get another configuration; caches learn that they do."""
+    for version in (1, 2):
+        await store.add_version(_version("m", version), actor="t")
+    before = await store.generation()
+    await store.replace_configs("m", {2: "name: 'm' # tuned"}, actor="tune")
+    rows = await store.read_all()
+    assert {row.version: row.config for row in rows.versions} == {
+        1: "name: 'm'",
+        2: "name: 'm' # tuned",
+    }
+    assert rows.generation > before
+
+
 async def test_concurrent_writers_all_succeed(store: VersionStore) -> None:
     """Thirty-two changes at once are all made, none lost to a lock."""
     await asyncio.gather(*(store.add_version(_version(f"m{i}"), actor="t") for i in range(32)))
