@@ -15,8 +15,11 @@ The rules, by what is wanted:
 The winner replaces the present configuration only if it is better by more than the noise: if its
 worst round is better than the best round of the present one, and by 3 % at least in the median. The
 rounds that decide are taken after the search has named its winner, from these two alone, because
-the best of many was partly lucky. Of two equal ones, three rounds each call one better by chance
-once in twenty times, five once in 250.
+the best of many was partly lucky.
+
+A hiccup of the machine should not hide everything: of seven rounds the best and the worst are left
+out, of ten two of each, of thirteen three. As many as that, and no more: of two equal
+configurations the one is still called better by chance once or twice in a hundred times at most.
 """
 
 import math
@@ -32,7 +35,8 @@ LEAST_GAIN = 0.03
 """What is less than this is not worth a change, however sure it is."""
 LEAST_ROUNDS = 2
 _UNKNOWN_NOISE = 0.3
-_ROUNDS_WITHOUT_EXTREMES = 8
+# One more at each end is left out for so many rounds beyond the fourth.
+_ALL_COUNT, _ROUNDS_FOR_AN_EXTREME = 4, 3
 
 
 _Candidate = TypeVar("_Candidate")
@@ -144,16 +148,14 @@ class Decision:
 
 def bounds(values: Sequence[float]) -> tuple[float, float]:
     """
-    Give the smallest and the largest value of several rounds; from eight values on, without these
-    two, since one hiccup of the machine should not hide everything. Of a single value nothing is
-    known: the bounds are minus and plus infinity.
+    Give the smallest and the largest value of several rounds, without the extremes that are left
+    out. Of a single value nothing is known: the bounds are minus and plus infinity.
     """
     if len(values) < LEAST_ROUNDS:
         return -math.inf, math.inf
     kept = sorted(values)
-    if len(kept) >= _ROUNDS_WITHOUT_EXTREMES:
-        kept = kept[1:-1]
-    return kept[0], kept[-1]
+    left_out = max(0, len(kept) - _ALL_COUNT) // _ROUNDS_FOR_AN_EXTREME
+    return kept[left_out], kept[-1 - left_out]
 
 
 def noise(values: Sequence[float]) -> float:

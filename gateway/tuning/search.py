@@ -7,9 +7,9 @@ The search: in stages, each by successive halving, within a budget of time.
     final        the present configuration and the winner, in turn, until the time is over
 
 In a stage every candidate is measured in one round, the worse half is dropped, the rest is measured
-again, and so on until one is left. The present configuration is in every round, as the measure of
-all others. Where the time does not allow so many candidates the likeliest come first, and how many
-were left out is told.
+again, more than once where there is time, and so on until one is left. The present configuration is
+in every round, as the measure of all others. Where the time does not allow so many candidates the
+likeliest come first, and how many were left out is told.
 
 Time and measuring come in from outside, so that the whole search runs in tests without either.
 """
@@ -26,9 +26,9 @@ from gateway.tuning.judgement import Decision, Figures, Objective, Round, decide
 # Parts of the time that is left when a stage begins; the final has what is left after them.
 _UNBATCHED_SHARE, _PLACEMENTS_SHARE, _VARIANTS_SHARE = 0.1, 0.6, 0.7
 # The final has at least so many rounds, or the search does not begin.
-LEAST_FINAL_ROUNDS = 3
-# Beyond, more rounds say nothing new.
-_MOST_FINAL_ROUNDS = 15
+LEAST_FINAL_ROUNDS = 4
+# Beyond, more rounds say nothing new: of one half of a stage, and of the final.
+_MOST_ROUNDS, _MOST_FINAL_ROUNDS = 4, 15
 
 
 class MeasurementFailed(Exception):
@@ -154,8 +154,11 @@ class Search:
         self._left_out += len(waiting)
         while len(alive := self._measured(alive)) > 1:
             alive = self._ranked(alive)[: len(alive) // 2]
-            if len(alive) > 1 and self.budget.clock() < began_s + share_s:
-                await self._round(name, [self.present, *alive])
+            ends_s = (self.budget.clock() + began_s + share_s) / 2
+            for _ in range(_MOST_ROUNDS if len(alive) > 1 else 0):
+                if self.budget.clock() >= ends_s:
+                    break
+                await self._round(name, [self.present, *self._measured(alive)])
         return self._ranked([self.present, *alive])[0]
 
     async def _final(self, winner: Candidate) -> dict[Candidate, Figures]:

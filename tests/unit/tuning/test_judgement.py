@@ -86,9 +86,10 @@ def test_a_single_round_decides_nothing() -> None:
 
 
 def test_one_hiccup_among_many_rounds_hides_nothing() -> None:
-    """From eight rounds on the extremes are left out; below they count."""
-    assert bounds([100, 101, 103, 101, 100, 102, 99, 30]) == (99, 102)
-    assert bounds([100, 101, 103, 101, 100, 102, 30]) == (30, 103)
+    """Of seven rounds the extremes are left out, of thirteen three of each; of six they count."""
+    assert bounds([100, 101, 103, 101, 100, 30]) == (30, 103)
+    assert bounds([100, 101, 103, 101, 100, 102, 30]) == (100, 102)
+    assert bounds([float(value) for value in range(13)]) == (3, 9)
 
 
 def test_a_gain_may_be_noisy_itself() -> None:
@@ -98,20 +99,21 @@ def test_a_gain_may_be_noisy_itself() -> None:
         assert decide(present, winner, objective).replace
 
 
-def test_equal_configurations_are_rarely_told_apart() -> None:
-    """Of a thousand searches whose two finalists are equal, hardly one changes anything."""
+@pytest.mark.parametrize("rounds", range(4, 16))
+def test_equal_configurations_are_rarely_told_apart(rounds: int) -> None:
+    """Of a thousand searches with two equal finalists, hardly one in fifty changes anything."""
     chance = random.Random(7)
 
     def measured() -> Figures:
         return Figures(
             [
-                {1: Sample(50, 0.01), 16: Sample(100 * chance.lognormvariate(0, 0.1), 0.1)}
-                for _ in range(5)
+                {1: Sample(50, 0.01), 16: Sample(100 * chance.lognormvariate(0, 0.2), 0.1)}
+                for _ in range(rounds)
             ]
         )
 
     decisions: list[Decision] = [decide(measured(), measured(), THROUGHPUT) for _ in range(1000)]
-    assert sum(decision.replace for decision in decisions) <= 10
+    assert sum(decision.replace for decision in decisions) <= 25
 
 
 def test_rounds_are_compared_by_their_medians() -> None:

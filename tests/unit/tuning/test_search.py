@@ -99,7 +99,7 @@ async def test_the_present_one_stays_if_it_is_the_best() -> None:
     assert set(result.final) == {PRESENT}
 
 
-@pytest.mark.parametrize("budget_s", [12, 20, 60, 300])
+@pytest.mark.parametrize("budget_s", [14, 20, 60, 300])
 async def test_the_budget_is_kept(budget_s: float) -> None:
     """The search ends in time, within one round of what it planned, and tells what it left out."""
     machine = Machine(_prefers(Candidate(4, 1, None, None, 8)))
@@ -112,7 +112,7 @@ async def test_the_budget_is_kept(budget_s: float) -> None:
 async def test_too_little_time_is_said_at_once() -> None:
     """Less time than one comparison takes is an error after the first measurement."""
     machine = Machine(lambda _: 100.0)
-    with pytest.raises(BudgetTooSmall, match="10 s more"):
+    with pytest.raises(BudgetTooSmall, match="12 s more"):
         await machine.search(6)
     assert len(machine.measured) == 1
 
