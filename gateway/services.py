@@ -176,6 +176,7 @@ async def open_services(
             admission,
             limits=ImageLimits(pixels=settings.max_image_pixels),
             decode_threads=settings.decode_threads,
+            leave_decoding=settings.triton_decodes,
             timeout_s=settings.request_timeout_s,
             loading=lifecycle.loading,
             trials=rollouts.trials,

@@ -121,6 +121,13 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         default_factory=_cores, gt=0, description="Threads that decode images. Default: the cores."
     )
+    triton_decodes: bool = Field(
+        True,
+        description=(
+            "Leave the decoding of JPEGs to the embedded Triton, for models that take raw pixels "
+            "of any size. Its time is then part of the stage `infer`."
+        ),
+    )
     shared_memory: Literal["auto", "on", "off"] = Field(
         "auto",
         description=(

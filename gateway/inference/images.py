@@ -13,6 +13,7 @@ Pillow and with the same pixels to the bit. Whatever it is not sure of is Pillow
 Source: Pillow, Concepts (modes) and Image file formats; libjpeg-turbo, TurboJPEG API.
 """
 
+import contextlib
 import io
 import re
 import warnings
@@ -62,18 +63,35 @@ def _allocate(size_bytes: int) -> npt.NDArray[np.uint8]:
     return np.empty(size_bytes, np.uint8)
 
 
+def jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    """
+    Read the size of a JPEG that libjpeg-turbo decodes to the same pixels as Pillow, unless it is
+    damaged further on.
+
+    Returns:
+        Height and width; None for any other file.
+    """
+    if not encoded.startswith(_JPEG_START):
+        return None
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
+    except (ValueError, KeyError):
+        # KeyError: a subsampling that simplejpeg has no name for.
+        return None
+    if colors not in _JPEG_COLORS or _SHORT_METADATA.search(encoded):
+        return None
+    return height, width
+
+
 def decodes_at_once(encoded: bytes) -> bool:
     """
     Whether an image takes less time to decode (a tenth of a millisecond) than to be handed to a
     thread and back.
     """
-    if len(encoded) > _SMALL_BYTES or not encoded.startswith(_JPEG_START):
+    if len(encoded) > _SMALL_BYTES:
         return False
-    try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
-    except ValueError:
-        return False
-    return colors in _JPEG_COLORS and height * width <= _SMALL_PIXELS
+    size = jpeg_size(encoded)
+    return size is not None and size[0] * size[1] <= _SMALL_PIXELS
 
 
 def decode_image(encoded: bytes, limits: ImageLimits, allocate: Allocate = _allocate) -> Pixels:
@@ -95,16 +113,18 @@ def decode_image(encoded: bytes, limits: ImageLimits, allocate: Allocate = _allo
     """
     if not encoded:
         raise ImageInvalid("The image is empty.")
-    if encoded.startswith(_JPEG_START):
-        pixels = _decode_jpeg(encoded, limits, allocate)
-        if pixels is not None:
+    if (size := jpeg_size(encoded)) is not None:
+        check_area(*size, limits)
+        pixels = allocate(size[0] * size[1] * 3).reshape(*size, 3)
+        with contextlib.suppress(ValueError, KeyError):
+            simplejpeg.decode_jpeg(encoded, "RGB", buffer=pixels)
             return pixels
     with warnings.catch_warnings():
         # Pillow warns of odd metadata; the pixels are what counts.
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-                _check_area(image.width, image.height, limits)
+                check_area(image.height, image.width, limits)
                 image.load()
                 return _to_rgb(image)
         except UnidentifiedImageError:
@@ -115,22 +135,13 @@ def decode_image(encoded: bytes, limits: ImageLimits, allocate: Allocate = _allo
             raise _damaged(error) from error
 
 
-def _decode_jpeg(encoded: bytes, limits: ImageLimits, allocate: Allocate) -> Pixels | None:
-    """Decode a JPEG in colour; None for one that is something else, or damaged in any way."""
-    try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(encoded)
-        if colors not in _JPEG_COLORS or _SHORT_METADATA.search(encoded):
-            return None
-        _check_area(width, height, limits)
-        pixels = allocate(height * width * 3).reshape(height, width, 3)
-        simplejpeg.decode_jpeg(encoded, "RGB", buffer=pixels)
-    except (ValueError, KeyError):
-        # KeyError: a subsampling that simplejpeg has no name for.
-        return None
-    return pixels
+def check_area(height: int, width: int, limits: ImageLimits) -> None:
+    """
+    Check what an image's header declares.
 
-
-def _check_area(width: int, height: int, limits: ImageLimits) -> None:
+    Raises:
+        ImageTooLarge: More pixels than `limits` allow.
+    """
     if width * height > limits.pixels:
         raise ImageTooLarge(
             f"The image has {width}x{height} = {width * height} pixels; "

@@ -1,7 +1,9 @@
 """
 The whole story of a request, from a name and an encoded image to a category.
 
-    resolve the version → admit → decode in a thread → infer on a replica → name the category
+    resolve the version → admit → decode → infer on a replica → name the category
+
+Where the replica decodes JPEGs itself, decoding and inferring are one step.
 
 A rollout may let its challenger answer instead of the champion. If that fails, the champion answers
 after all, and the caller notices nothing but the time.
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from gateway.errors import (
     DeadlineExceeded,
@@ -31,7 +34,13 @@ from gateway.errors import (
 )
 from gateway.inference.admission import Admission
 from gateway.inference.classification import category
-from gateway.inference.images import ImageLimits, decode_image, decodes_at_once
+from gateway.inference.images import (
+    ImageLimits,
+    check_area,
+    decode_image,
+    decodes_at_once,
+    jpeg_size,
+)
 from gateway.inference.tensors import to_tensor
 from gateway.registry.versions import Catalog, ModelVersion
 from gateway.rollouts.mirror import Copy, Reply
@@ -42,6 +51,7 @@ from gateway.triton.client import (
     StubLost,
     TritonError,
     TritonFailed,
+    TritonNotDecoded,
     TritonNotReady,
     TritonQueueFull,
     TritonRejected,
@@ -49,6 +59,9 @@ from gateway.triton.client import (
 )
 from gateway.triton.replicas import ReplicaSet
 from gateway.triton.tensor import Canvas, InputTensor
+from tools.signature import takes_raw_pixels
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -96,6 +109,7 @@ class Runner:
         *,
         limits: ImageLimits,
         decode_threads: int,
+        leave_decoding: bool,
         timeout_s: float,
         loading: Set[tuple[str, int]],
         trials: Trials,
@@ -105,6 +119,7 @@ class Runner:
         self._replicas = replicas
         self._admission = admission
         self._limits = limits
+        self._leave_decoding = leave_decoding
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         # Versions whose first load has not come to an end here yet: still "not loaded" to callers.
@@ -157,7 +172,7 @@ class Runner:
             async with asyncio.timeout(self._timeout_s), self._admission.admit():
                 stages.queue_s = time.perf_counter() - arrived_s
                 if trial is None:
-                    answer = await self._ask(chosen, encoded, request_id, stages)
+                    answer = await self._ask_undecoded(chosen, encoded, request_id, stages)
                     self._trials.answered(name, chosen.version, request_id, answer.scores)
                 else:
                     answer = await self._try(trial, chosen, encoded, request_id, stages)
@@ -206,6 +221,37 @@ class Runner:
         """Send an image to a version, as a caller would that pins it; raises as `run` does."""
         answer = await self.run(name, encoded, version=version, request_id=f"evaluation-{name}")
         return answer.scores
+
+    async def _ask_undecoded(
+        self, chosen: ModelVersion, encoded: bytes, request_id: str, stages: Stages
+    ) -> Answer:
+        """
+        Leave the decoding to Triton if it can do that; its time is then part of `infer`. A rollout
+        does without: it compares what the two versions make of the same pixels.
+        """
+        size = jpeg_size(encoded) if self._leaves_decoding(chosen) else None
+        if size is not None:
+            check_area(*size, self._limits)
+            rank = len(chosen.signature.inputs[0].shape)
+            try:
+                tensor = InputTensor.carrying(encoded, rank)
+                return await self._ask_tensor(chosen, tensor, request_id, stages)
+            except TritonNotDecoded:
+                log.debug("image_not_decoded_by_triton", model=chosen.model)
+            except ImageMismatch as error:
+                raise _mismatch(chosen, [1, *size, 3][-rank:]) from error
+        return await self._ask(chosen, encoded, request_id, stages)
+
+    def _leaves_decoding(self, chosen: ModelVersion) -> bool:
+        wanted = chosen.signature.inputs[0]
+        return (
+            self._leave_decoding
+            and chosen.preprocessing is None
+            and wanted.dtype == "UINT8"
+            and takes_raw_pixels(wanted)
+            and wanted.shape[-3:-1] == (None, None)
+            and self._replicas.decode((chosen.model, chosen.version))
+        )
 
     async def _ask(
         self, chosen: ModelVersion, encoded: bytes, request_id: str, stages: Stages
@@ -317,10 +363,10 @@ class Runner:
             )
         except TritonQueueFull as error:
             raise Overloaded(f"The queue of model {chosen.model} is full.") from error
+        except TritonNotDecoded:
+            raise
         except TritonRejected as error:
-            raise ImageMismatch(
-                f"Model {chosen.model} does not take an input of shape {list(tensor.array.shape)}."
-            ) from error
+            raise _mismatch(chosen, list(tensor.array.shape)) from error
         except TritonNotReady:
             raise
         except (TritonUnreachable, StubLost) as error:
@@ -333,6 +379,10 @@ class Runner:
             ) from error
         finally:
             stages.infer_s = time.perf_counter() - began_s
+
+
+def _mismatch(chosen: ModelVersion, shape: list[int]) -> ImageMismatch:
+    return ImageMismatch(f"Model {chosen.model} does not take an input of shape {shape}.")
 
 
 def _take_the_same(one: ModelVersion, other: ModelVersion) -> bool:

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 _MAX_CONNECTIONS = 256
 _UNREGISTER_TIMEOUT_S = 1.0
+_NOT_DECODED = "image not decoded"
 _REGION_UNKNOWN = "Unable to find shared memory region"
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 
@@ -48,6 +49,7 @@ class TritonError(Exception):
     ├── TritonNotReady        it answers, but not for this model or version
     ├── TritonQueueFull       the model's queue is at its limit
     ├── TritonRejected        it says that the request is wrong (4xx)
+    │   └── TritonNotDecoded  its backend leaves this image to be decoded by the gateway
     └── TritonFailed          the model, or Triton, failed (5xx)
         └── StubLost          the process that runs the model is gone or stuck
     """
@@ -67,6 +69,10 @@ class TritonQueueFull(TritonError):
 
 class TritonRejected(TritonError):
     """Triton says that the request is at fault."""
+
+
+class TritonNotDecoded(TritonRejected):
+    """The image that the request carries cannot be decoded there."""
 
 
 class TritonFailed(TritonError):
@@ -380,6 +386,8 @@ def _inference_error(status: int, message: str) -> TritonError:
     if status == HTTPStatus.NOT_FOUND:
         return TritonNotReady(message)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if _NOT_DECODED in message:
+            return TritonNotDecoded(message)
         return TritonRejected(message)
     return TritonFailed(message)
 

@@ -24,12 +24,15 @@ class TritonEndpoint:
         metrics_url: "host:port" of the Prometheus metrics, or None where they are not known.
         admin_key: Secret of the restricted calls (load, unload, index, shared memory, trace,
             logging), or None where they are open.
+        decodes: Whether its backend takes a JPEG in place of pixels: ours does, in the embedded
+            server.
     """
 
     http_url: str
     grpc_url: str
     metrics_url: str | None = None
     admin_key: str | None = field(default=None, repr=False)
+    decodes: bool = False
 
     @property
     def on_this_host(self) -> bool:

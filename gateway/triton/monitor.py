@@ -15,7 +15,13 @@ from typing import Any
 
 import structlog
 
-from gateway.triton.client import StubLost, TritonError, TritonNotReady, TritonUnreachable
+from gateway.triton.client import (
+    StubLost,
+    TritonError,
+    TritonNotReady,
+    TritonRejected,
+    TritonUnreachable,
+)
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.probe import Probe
 from gateway.triton.quarantine import Strikes
@@ -206,7 +212,8 @@ class Monitor:
             self._repair(replica, served)
         elif isinstance(error, TritonNotReady):
             replica.mark_unready(served)
-        else:
+        elif not isinstance(error, TritonRejected):
+            # A caller's mistakes must not close the version to the others.
             replica.mark_failed(served)
 
     def _start(self, errand: Coroutine[Any, Any, None]) -> None:

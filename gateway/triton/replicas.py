@@ -218,6 +218,11 @@ class ReplicaSet:
                 replica.in_flight[served] -= 1
         raise failure
 
+    def decode(self, served: Served) -> bool:
+        """Whether every replica that may be asked takes a JPEG in place of pixels."""
+        candidates = self.serving(served)
+        return bool(candidates) and all(c.client.endpoint.decodes for c in candidates)
+
     def region(self, served: Served) -> Region | None:
         """
         Find shared memory for an input of this version: that of the replica which would be asked

@@ -73,13 +73,14 @@ def encode_request(
         size_bytes = 0
     else:
         given["parameters"] = {"binary_data_size": size_bytes}
-    inference = orjson.dumps(
-        {
-            "id": request_id,
-            "inputs": [given],
-            "outputs": [{"name": output_name, "parameters": {"binary_data": True}}],
-        }
-    )
+    asked: dict[str, Any] = {
+        "id": request_id,
+        "inputs": [given],
+        "outputs": [{"name": output_name, "parameters": {"binary_data": True}}],
+    }
+    if tensor.encoded_bytes:
+        asked["parameters"] = {"encoded_bytes": tensor.encoded_bytes}
+    inference = orjson.dumps(asked)
     further = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
     head = (
         f"POST /v2/models/{name}/versions/{version}/infer HTTP/1.1\r\n"

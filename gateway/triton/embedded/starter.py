@@ -126,6 +126,7 @@ class Starter:
             grpc_url=f"{LOOPBACK}:{self._ports.grpc}",
             metrics_url=f"{LOOPBACK}:{self._ports.metrics}",
             admin_key=self._options.admin_key or secrets.token_urlsafe(24),
+            decodes=True,
         )
         output, read_output = self.log.open_pipe()
         started = time.monotonic()

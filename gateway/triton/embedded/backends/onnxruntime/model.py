@@ -23,12 +23,15 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb
+from encoded import NotDecoded, decode, encoded_bytes
 from load_checks import check_config, graph_tensors
 from onnxruntime import OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from session import open_session, run_options
 
 INSTANCES_DIR = "GATEWAY_TRITON_INSTANCES_DIR"
+# How the gateway knows that it has to decode the image itself.
+NOT_DECODED = "image not decoded"
 # How onnxruntime's arena says that there is no more.
 OUT_OF_MEMORY = "Failed to allocate memory"
 
@@ -68,8 +71,12 @@ class TritonPythonModel:
             if request.is_cancelled():
                 error = pb.TritonError("request was cancelled", pb.TritonError.CANCELLED)
                 responses[index] = pb.InferenceResponse(error=error)
-            else:
+                continue
+            try:
                 feeds[index] = self._feed(request)
+            except NotDecoded as reason:
+                error = pb.TritonError(f"{NOT_DECODED}: {reason}", pb.TritonError.INVALID_ARG)
+                responses[index] = pb.InferenceResponse(error=error)
         for members in self._groups(feeds):
             names = [list(requests[index].requested_output_names()) for index in members]
             wanted = [name for name in self._outputs if any(name in each for each in names)]
@@ -84,11 +91,12 @@ class TritonPythonModel:
 
     def _feed(self, request):
         """Return {input: array}, without a copy; an optional input may be absent."""
-        feed = {}
+        feed, encoded = {}, encoded_bytes(request.parameters())
         for name in self._inputs:
             tensor = pb.get_input_tensor_by_name(request, name)
             if tensor is not None:
-                feed[name] = np.from_dlpack(tensor)
+                array = np.from_dlpack(tensor)
+                feed[name] = decode(array, encoded, array.ndim) if encoded else array
         return feed
 
     def _groups(self, feeds):
