@@ -13,7 +13,6 @@ Pillow and with the same pixels to the bit. Whatever it is not sure of is Pillow
 Source: Pillow, Concepts (modes) and Image file formats; libjpeg-turbo, TurboJPEG API.
 """
 
-import contextlib
 import io
 import re
 import warnings
@@ -113,12 +112,9 @@ def decode_image(encoded: bytes, limits: ImageLimits, allocate: Allocate = _allo
     """
     if not encoded:
         raise ImageInvalid("The image is empty.")
-    if (size := jpeg_size(encoded)) is not None:
-        check_area(*size, limits)
-        pixels = allocate(size[0] * size[1] * 3).reshape(*size, 3)
-        with contextlib.suppress(ValueError, KeyError):
-            simplejpeg.decode_jpeg(encoded, "RGB", buffer=pixels)
-            return pixels
+    pixels = _decode_jpeg(encoded, limits, allocate)
+    if pixels is not None:
+        return pixels
     with warnings.catch_warnings():
         # Pillow warns of odd metadata; the pixels are what counts.
         warnings.simplefilter("ignore")
@@ -133,6 +129,20 @@ def decode_image(encoded: bytes, limits: ImageLimits, allocate: Allocate = _allo
             ) from None
         except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
             raise _damaged(error) from error
+
+
+def _decode_jpeg(encoded: bytes, limits: ImageLimits, allocate: Allocate) -> Pixels | None:
+    """Decode a JPEG in colour; None for one that is something else, or damaged in any way."""
+    size = jpeg_size(encoded)
+    if size is None:
+        return None
+    check_area(*size, limits)
+    pixels = allocate(size[0] * size[1] * 3).reshape(*size, 3)
+    try:
+        simplejpeg.decode_jpeg(encoded, "RGB", buffer=pixels)
+    except (ValueError, KeyError):
+        return None
+    return pixels
 
 
 def check_area(height: int, width: int, limits: ImageLimits) -> None:

@@ -18,13 +18,20 @@ _SHAPE = (None, None, None, 3)
 _MODEL: bytes = classifier_case("m", _SHAPE, seed=5).make().SerializeToString()
 
 
-@pytest.fixture(scope="module", params=["auto", "off"])
+_WAYS = {
+    "decoded-by-triton": {},
+    "in-shared-memory": {"TRITON_DECODES": "false"},
+    "in-the-body": {"TRITON_DECODES": "false", "SHARED_MEMORY": "off"},
+}
+
+
+@pytest.fixture(scope="module", params=list(_WAYS))
 def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
-    """Both ways to Triton: in shared memory, and in the body."""
-    folder = tmp_path_factory.mktemp(f"exact-{request.param}")
-    with running_gateway(folder, environment={"SHARED_MEMORY": request.param}) as process:
+    """Every way in which an image gets into Triton."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with running_gateway(folder, environment=_WAYS[request.param]) as process:
         answer = process.client.post(
             "/api/v1/register", params={"name": "exact", "load": "true"}, content=_MODEL
         )
@@ -45,7 +52,7 @@ def _file(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _corpus() -> Iterator[tuple[str, bytes]]:
-    for size in ((640, 427), (33, 17), (1, 1)):
+    for size in ((311, 207), (33, 17), (1, 1)):
         colour = _photograph("RGB", size)
         for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
             for progressive in (False, True):
@@ -86,3 +93,24 @@ def test_scores_are_those_of_the_reference_to_the_bit(
         got = {int(each["category"]): each["score"] for each in scored.json()["scores"]}
         scores = np.array([got[index] for index in range(len(wanted))], np.float32)
         np.testing.assert_array_equal(scores, wanted, err_msg=name)
+
+
+@pytest.mark.parametrize("cut", [30, 700, -40])
+def test_a_damaged_image_is_refused_alike(gateway: GatewayProcess, cut: int) -> None:
+    """Wherever it would be decoded, a JPEG that ends early is refused with the same code."""
+    encoded = _file(_photograph("RGB", (311, 207)), "JPEG")[:cut]
+    body = {"image": base64.b64encode(encoded).decode()}
+    answer = gateway.client.post("/api/v1/run/exact", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "image_truncated")
+
+
+def test_bad_images_do_not_close_the_model_to_others(gateway: GatewayProcess) -> None:
+    """However many images in a row are refused, the next good one is answered."""
+    good, bad = _file(_photograph("RGB", (33, 17)), "JPEG"), b"\xff\xd8\xff\xe0 no image"
+    statuses = [
+        gateway.client.post(
+            "/api/v1/run/exact", json={"image": base64.b64encode(content).decode()}
+        ).status_code
+        for content in (*[good[:-100]] * 8, *[bad] * 8, good)
+    ]
+    assert statuses == [422] * 16 + [200]

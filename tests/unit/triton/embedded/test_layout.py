@@ -49,6 +49,7 @@ def test_the_backend_is_whole(tmp_path: Path, wheel: Wheel) -> None:
         "triton_python_backend_stub",
         "triton_python_backend_utils.py",
         "model.py",
+        "encoded.py",
         "load_checks.py",
         "session.py",
     }

@@ -1,0 +1,59 @@
+"""The backend's way with images that travel as they are."""
+
+import importlib.util
+import io
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gateway.triton.embedded.layout import BACKEND_SOURCES
+from gateway.triton.tensor import InputTensor
+
+
+@pytest.fixture(scope="module")
+def backend() -> ModuleType:
+    """Load the module as Triton's stub does: from its file."""
+    spec = importlib.util.spec_from_file_location("encoded", Path(BACKEND_SOURCES, "encoded.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _jpeg(**options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(3).integers(0, 256, (19, 31, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+def test_a_carried_image_is_unpacked_to_its_pixels(backend: ModuleType, rank: int) -> None:
+    """What the gateway packs the backend unpacks, whatever is left over of the last pixel."""
+    for quality in range(20, 40):
+        encoded = _jpeg(quality=quality)
+        carrier = InputTensor.carrying(encoded, rank)
+        assert carrier.array.ndim == rank
+        pixels = backend.decode(carrier.array, carrier.encoded_bytes, rank)
+        wanted = np.asarray(Image.open(io.BytesIO(encoded)))
+        np.testing.assert_array_equal(pixels, wanted[np.newaxis] if rank == 4 else wanted)
+
+
+def test_what_is_damaged_is_refused(backend: ModuleType) -> None:
+    """Anything but a whole JPEG is one error, and never pixels."""
+    encoded = _jpeg()
+    for damaged in (encoded[:-40], encoded[:50], b"\xff\xd8\xff", b"pixels"):
+        carrier = InputTensor.carrying(damaged, 4)
+        with pytest.raises(backend.NotDecoded):
+            backend.decode(carrier.array, carrier.encoded_bytes, 4)
+
+
+def test_parameters_say_what_is_carried(backend: ModuleType) -> None:
+    """Only a request that says so carries an image; other parameters mean nothing here."""
+    assert backend.encoded_bytes('{"encoded_bytes": 145430}') == 145430
+    assert backend.encoded_bytes("{}") == backend.encoded_bytes('{"priority": 3}') == 0
