@@ -386,9 +386,7 @@ def _inference_error(status: int, message: str) -> TritonError:
     if status == HTTPStatus.NOT_FOUND:
         return TritonNotReady(message)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        if _NOT_DECODED in message:
-            return TritonNotDecoded(message)
-        return TritonRejected(message)
+        return (TritonNotDecoded if _NOT_DECODED in message else TritonRejected)(message)
     return TritonFailed(message)
 
 
