@@ -45,6 +45,7 @@ maps a class to a status.
     │   ├── TritonUnavailable   triton_unavailable
     │   ├── StoreUnavailable    store_unavailable
     │   ├── ModelQuarantined    model_quarantined
+    │   ├── LinkClosed          restarting
     │   └── Draining            draining
     ├── UpstreamFailed          Triton or the model answered badly
     │   ├── LoadFailed          load_failed
@@ -346,6 +347,15 @@ class ModelQuarantined(Unavailable):
 
     code = "model_quarantined"
     retry_after_s = 60.0
+
+
+class LinkClosed(Unavailable):
+    """The other process of this gateway is gone, or going."""
+
+    code = "restarting"
+
+    def __init__(self) -> None:
+        super().__init__("The server is restarting a part of itself; try again.")
 
 
 class Draining(Unavailable):

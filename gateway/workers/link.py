@@ -17,20 +17,13 @@ from typing import Any, Self
 import structlog
 
 from gateway.background import log_fault
-from gateway.errors import GatewayError, Unavailable
+from gateway.errors import GatewayError, LinkClosed
 
 log = structlog.get_logger(__name__)
 
 _LENGTH = struct.Struct(">I")
 Handlers = Mapping[str, Callable[..., Any]]
 """What the other end may call, by name: coroutine functions for `ask`, others for `tell`."""
-
-
-class LinkClosed(Unavailable):
-    """The other process is gone, or going."""
-
-    def __init__(self) -> None:
-        super().__init__("The server is restarting a part of itself; try again.")
 
 
 class Link:

@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 
 from gateway.background import log_fault, run_in_background
 from gateway.control import Control, shared_bytes
-from gateway.errors import StoreUnavailable
+from gateway.errors import LinkClosed, StoreUnavailable
 from gateway.registry.registry import Registry
 from gateway.settings import Settings
 from gateway.siblings import Recalled
@@ -20,7 +20,7 @@ from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.monitor import Monitor
 from gateway.triton.replicas import ReplicaSet, Served
 from gateway.workers.door import Entrance
-from gateway.workers.link import Handlers, Link, LinkClosed
+from gateway.workers.link import Handlers, Link
 from gateway.workers.messages import News, Report, Welcome
 from gateway.workers.told import (
     Places,
