@@ -3,7 +3,7 @@ Three ways to hand an image to Triton, side by side on one machine.
 
     shared    decode here, straight into memory that both share; the request names the slot
     sent      decode here, send the pixels (uint8) in the request's body
-    encoded   send the JPEG as it came; a modified copy of the backend decodes it inside Triton
+    encoded   send the JPEG as it came; the embedded Triton's backend decodes it
 
 No HTTP server of ours takes part: what is compared is the way from the JPEG's bytes to the scores.
 Rounds are interleaved; CPU is that of this process and all of Triton's.
@@ -133,18 +133,6 @@ async def _measure(ask: Ask, image: bytes, clients: int, seconds: float) -> Roun
     return Round(len(latencies) / took, float(p50), float(p99), used / len(latencies) * 1000)
 
 
-def _teach_to_decode(data_dir: Path) -> None:
-    """Have the instances that start from now on decode an input `encoded` before the graph."""
-    (backend,) = data_dir.glob("triton/backends/*/onnxruntime/model.py")
-    text = backend.read_text()
-    check, feed = "check_config(config, inputs=", "np.from_dlpack(tensor)\n"
-    assert text.count(check) == text.count(f"] = {feed}") == 1
-    text = text.replace(check, "dict(config=config, inputs=")
-    decoded = 'simplejpeg.decode_jpeg(np.from_dlpack(tensor).tobytes(), "RGB")[None]'
-    text = text.replace(f"feed[name] = {feed}", f'feed["image"] = {decoded}\n')
-    backend.write_text("import simplejpeg\n" + text)
-
-
 async def _run(rounds: int, seconds: float, concurrency: list[int]) -> dict[str, object]:
     keep_large_buffers()
     results: dict[str, object] = {}
@@ -164,18 +152,8 @@ async def _run(rounds: int, seconds: float, concurrency: list[int]) -> dict[str,
         client = TritonClient(await triton.start())
         threads = ThreadPoolExecutor(usable_cores())
         try:
-            config = parse(published.config_text)
-            await client.load("tiny", to_json(config), timeout_s=60)
-            (repository / "encoded" / "1").mkdir(parents=True)
-            model = repository / "tiny/1/model.onnx"
-            (repository / "encoded/1/model.onnx").write_bytes(model.read_bytes())
-            _teach_to_decode(root)
-            config.name, config.max_batch_size = "encoded", 0
-            config.input[0].name = "encoded"
-            del config.input[0].dims[:], config.model_warmup[:]
-            config.input[0].dims.append(-1)
-            config.output[0].dims.insert(0, -1)
-            await client.load("encoded", to_json(config), timeout_s=60)
+            config = to_json(parse(published.config_text))
+            await client.load("tiny", config, timeout_s=60)
             await client.share(REGION_BYTES, timeout_s=5)
             ways = _ways(client, threads)
             for name, size in SIZES.items():
@@ -197,13 +175,12 @@ def _ways(client: TritonClient, threads: ThreadPoolExecutor) -> dict[str, Ask]:
         finally:
             canvas.release()
 
-    async def infer(model: str, tensor: InputTensor) -> npt.NDArray[np.generic]:
-        name = "encoded" if model == "encoded" else "image"
+    async def infer(tensor: InputTensor) -> npt.NDArray[np.generic]:
         try:
             return await client.infer(
-                model,
+                "tiny",
                 1,
-                input_name=name,
+                input_name="image",
                 input_dtype="UINT8",
                 tensor=tensor,
                 output_name="scores",
@@ -214,13 +191,13 @@ def _ways(client: TritonClient, threads: ThreadPoolExecutor) -> dict[str, Ask]:
 
     async def shared(image: bytes) -> npt.NDArray[np.generic]:
         canvas = Canvas(client.region)
-        return await infer("tiny", await loop.run_in_executor(threads, draw, canvas, image))
+        return await infer(await loop.run_in_executor(threads, draw, canvas, image))
 
     async def sent(image: bytes) -> npt.NDArray[np.generic]:
-        return await infer("tiny", await loop.run_in_executor(threads, draw, Canvas(None), image))
+        return await infer(await loop.run_in_executor(threads, draw, Canvas(None), image))
 
     async def encoded(image: bytes) -> npt.NDArray[np.generic]:
-        return await infer("encoded", InputTensor(np.frombuffer(image, np.uint8)))
+        return await infer(InputTensor.carrying(image, rank=4))
 
     return {"shared": shared, "sent": sent, "encoded": encoded}
 
