@@ -30,6 +30,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from session import open_session, run_options
 
 INSTANCES_DIR = "GATEWAY_TRITON_INSTANCES_DIR"
+SERVER = "tritonserver"
 # How the gateway knows that it has to decode the image itself.
 NOT_DECODED = "image not decoded"
 # How onnxruntime's arena says that there is no more.
@@ -206,7 +207,11 @@ def _announce(args):
 
 def _die_with_parent():
     """Kill this process when tritonserver is gone: a stub inside a run would otherwise live on."""
-    server = os.pidfd_open(os.getppid())
+    parent = os.getppid()
+    server = os.pidfd_open(parent)
+    if Path(f"/proc/{parent}/comm").read_text().strip() != SERVER:
+        # It died before this process could look: another one has taken its place by now.
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def wait():
         poll = select.poll()
