@@ -28,7 +28,7 @@ from gateway.store.rollouts import RolloutStore
 
 log = structlog.get_logger(__name__)
 
-REMEMBERED = 65_536
+REMEMBERED = 16_384
 SAMPLES_PER_ROLLOUT = 200
 # Answers that wait for the store; while it is away the oldest are given up.
 _ANSWERS_KEPT = 50_000
