@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.errors import GatewayError, ModelRejected, VersionNotFound
-from gateway.workers.link import Handlers, Link, LinkClosed
+from gateway.errors import GatewayError, LinkClosed, ModelRejected, VersionNotFound
+from gateway.workers.link import Handlers, Link
 
 
 @contextlib.asynccontextmanager
