@@ -13,7 +13,7 @@ client.
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -183,13 +183,10 @@ class TritonClient:
                 region.close()
 
     async def _register(self, region: Region, size_bytes: int, timeout_s: float) -> None:
-        try:
-            with region.named() as key:
-                await self._grpc.register_system_shared_memory(
-                    region.name, key, size_bytes, headers=self._admin, client_timeout=timeout_s
-                )
-        except InferenceServerException as error:
-            raise _control_error(error) from error
+        with _control_errors(), region.named() as key:
+            await self._grpc.register_system_shared_memory(
+                region.name, key, size_bytes, headers=self._admin, client_timeout=timeout_s
+            )
 
     async def _unregister(self, region: Region) -> None:
         """
@@ -210,11 +207,12 @@ class TritonClient:
     async def _knows(self, region: Region, *, timeout_s: float) -> bool:
         """Tell whether Triton has a region: after a restart it has none."""
         try:
-            status = await self._grpc.get_system_shared_memory_status(
-                region.name, headers=self._admin, client_timeout=timeout_s
-            )
-        except InferenceServerException as error:
-            return isinstance(_control_error(error), TritonUnreachable)
+            with _control_errors():
+                status = await self._grpc.get_system_shared_memory_status(
+                    region.name, headers=self._admin, client_timeout=timeout_s
+                )
+        except TritonError as error:
+            return isinstance(error, TritonUnreachable)
         return region.name in status.regions
 
     def _drop_region(self, region: Region) -> None:
@@ -230,12 +228,10 @@ class TritonClient:
         Raises:
             TritonUnreachable: No answer within `timeout_s`.
         """
-        try:
+        with _control_errors():
             answer = await self._grpc.get_model_repository_index(
                 headers=self._admin, client_timeout=timeout_s
             )
-        except InferenceServerException as error:
-            raise _control_error(error) from error
         return [
             IndexEntry(entry.name, int(entry.version), entry.state, entry.reason)
             for entry in answer.models
@@ -251,12 +247,10 @@ class TritonClient:
             TritonFailed: A version could not be loaded; what was ready before still is.
             TritonUnreachable: No answer within `timeout_s`.
         """
-        try:
+        with _control_errors():
             await self._grpc.load_model(
                 name, headers=self._admin, config=config_json, client_timeout=timeout_s
             )
-        except InferenceServerException as error:
-            raise _control_error(error) from error
 
     async def unload(self, name: str, *, timeout_s: float) -> None:
         """
@@ -265,10 +259,8 @@ class TritonClient:
         Raises:
             TritonUnreachable: No answer within `timeout_s`.
         """
-        try:
+        with _control_errors():
             await self._grpc.unload_model(name, headers=self._admin, client_timeout=timeout_s)
-        except InferenceServerException as error:
-            raise _control_error(error) from error
 
     async def statistics(self, *, timeout_s: float) -> dict[tuple[str, int], VersionStatistics]:
         """
@@ -277,10 +269,8 @@ class TritonClient:
         Raises:
             TritonUnreachable: No answer within `timeout_s`.
         """
-        try:
+        with _control_errors():
             answer = await self._grpc.get_inference_statistics(client_timeout=timeout_s)
-        except InferenceServerException as error:
-            raise _control_error(error) from error
         return {
             (entry.name, int(entry.version)): VersionStatistics(
                 inferences=entry.inference_count,
@@ -363,6 +353,25 @@ def _trace_headers() -> dict[str, str]:
         return headers
     _TRACE_CONTEXT.inject(headers)
     return headers
+
+
+@contextlib.contextmanager
+def _control_errors() -> Iterator[None]:
+    """
+    Raise what a control call fails with as a TritonError.
+
+    Closing the channel cancels the calls under way, from inside: without a translation that would
+    end, unheard, whatever task waits for one. A task that was itself cancelled still is.
+    """
+    try:
+        yield
+    except InferenceServerException as error:
+        raise _control_error(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise TritonUnreachable("the connection was closed") from error
 
 
 def _control_error(error: InferenceServerException) -> TritonError:

@@ -129,17 +129,22 @@ class Monitor:
 
     async def _follow(self, replica: Replica) -> None:
         while True:
-            await self._look(replica)
+            try:
+                await self._look(replica)
+            except Exception:
+                # One look is lost, and the next must not be: nothing else brings a replica back.
+                log.exception("look_failed", replica=replica.name)
             await asyncio.sleep(self._poll_s)
 
     async def _look(self, replica: Replica) -> None:
         """Read a replica's index once, and set right what differs without waiting for it."""
-        was_live, read_at_s = replica.live, time.monotonic()
+        was_live, read_at_s, client = replica.live, time.monotonic(), replica.client
         try:
-            entries = await replica.client.index(timeout_s=_INDEX_TIMEOUT_S)
+            entries = await client.index(timeout_s=_INDEX_TIMEOUT_S)
         except TritonUnreachable as error:
-            if replica.answered_since(read_at_s):
-                # It is busy, not gone: a request was answered while the index was not.
+            if replica.client is not client or replica.answered_since(read_at_s):
+                # Another process serves by now; or it is busy, not gone: a request was answered
+                # while the index was not.
                 return
             if was_live:
                 log.warning("replica_unreachable", replica=replica.name, reason=str(error))
@@ -148,9 +153,11 @@ class Monitor:
             log.warning("index_unreadable", replica=replica.name, reason=str(error))
         else:
             if (size_bytes := self._shared_bytes(replica)) and (
-                replica.client.region is None or not was_live
+                client.region is None or not was_live
             ):
-                await replica.client.share(size_bytes, timeout_s=_INDEX_TIMEOUT_S)
+                await client.share(size_bytes, timeout_s=_INDEX_TIMEOUT_S)
+            if replica.client is not client:
+                return  # what this one had says nothing about the process that followed it
             replica.observe(entries, read_at_s=read_at_s)
             self._start(self._reconcile(replica))
         if replica.live != was_live:

@@ -1,0 +1,86 @@
+"""A client that is closed while it is being waited for: what waits must hear of it and go on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.triton.client import TritonClient, TritonUnreachable
+from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.monitor import Monitor
+from gateway.triton.reconciler import Reconciler
+from gateway.triton.replicas import Replica, ReplicaSet
+from tests.eventually import eventually
+from tests.running_triton import RunningTriton
+
+
+@asynccontextmanager
+async def _silent() -> AsyncIterator[tuple[TritonEndpoint, asyncio.Event]]:
+    """A server that takes connections and never says a word, and the event of the first one."""
+    taken, over = asyncio.Event(), asyncio.Event()
+
+    async def take(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.set()
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield TritonEndpoint(http_url=address, grpc_url=address), taken
+    finally:
+        over.set()
+        server.close()
+
+
+async def test_a_call_hears_that_its_client_is_closed() -> None:
+    """Closing a client fails the calls under way; it does not cancel the tasks that wait."""
+    async with _silent() as (endpoint, taken):
+        client = TritonClient(endpoint)
+        call = asyncio.create_task(client.index(timeout_s=30))
+        await taken.wait()
+        await client.close()
+        with pytest.raises(TritonUnreachable):
+            await asyncio.wait_for(call, 5)
+
+
+async def test_a_cancelled_call_is_cancelled() -> None:
+    """A task that was itself cancelled ends as cancelled."""
+    async with _silent() as (endpoint, taken):
+        client = TritonClient(endpoint)
+        call = asyncio.create_task(client.index(timeout_s=30))
+        await taken.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await client.close()
+
+
+async def test_a_replica_is_watched_on_after_it_was_replaced(triton: RunningTriton) -> None:
+    """A look that is under way when its Triton is replaced does not end the watch."""
+    replicas = ReplicaSet()
+    reconciler = Reconciler(dict, load_timeout_s=10)
+
+    async def quarantine(_served: tuple[str, int], _reason: str) -> None:
+        """Nothing dies here."""
+
+    monitor = Monitor(
+        replicas,
+        reconciler,
+        probes=dict,
+        quarantine=quarantine,
+        poll_s=0.05,
+        probe_interval_s=60,
+        shared_bytes=lambda _replica: 0,
+    )
+    async with _silent() as (endpoint, taken):
+        replica = Replica("replaced", endpoint)
+        monitor.watch(replica)
+        await taken.wait()
+        await monitor.came_up(replica, triton.endpoint)
+    assert replica.live
+    replica.mark_down()
+    await eventually(lambda: replica.live, within_s=5)
+    await monitor.stop()
+    await replicas.close()
