@@ -17,7 +17,7 @@ from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
 from gateway.registry.sources import REPOSITORY, ModelsFolder, adopt_repository
 from gateway.settings import Settings
-from gateway.store.database import Database
+from gateway.store.database import Database, open_database
 from gateway.store.versions import VersionStore
 from gateway.telemetry.tracing import triton_arguments
 from gateway.triton.discovery import Discovery, parse_triton_url
@@ -46,6 +46,23 @@ class Control:
     reconciler: Reconciler
     lifecycle: Lifecycle
     models_folder: Folder | None
+
+
+@contextlib.asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Database]:
+    """
+    Make the folders that are written to, and open the database.
+
+    Raises:
+        StoreUnavailable: The database cannot be opened.
+    """
+    settings.model_repository.resolve().mkdir(parents=True, exist_ok=True)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = await open_database(settings.resolved_database_url)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 async def open_registry(

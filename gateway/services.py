@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from gateway.background import run_in_background
-from gateway.control import Folder, open_control, open_registry, shared_bytes
+from gateway.control import Folder, open_control, open_registry, open_store, shared_bytes
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
 from gateway.inference.images import ImageLimits
@@ -26,7 +26,7 @@ from gateway.rollouts.commands import Rollouts
 from gateway.rollouts.opening import open_rollouts
 from gateway.settings import Settings
 from gateway.siblings import Alone, Scraped, Siblings
-from gateway.store.database import Database, open_database
+from gateway.store.database import Database
 from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import ReplicaSet
 from gateway.triton.shared_memory import sweep
@@ -142,11 +142,7 @@ async def open_services(
     sweep()
     async with contextlib.AsyncExitStack() as stack:
         repository = settings.model_repository.resolve()
-        repository.mkdir(parents=True, exist_ok=True)
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-
-        database = await open_database(settings.resolved_database_url)
-        stack.push_async_callback(database.close)
+        database = await stack.enter_async_context(open_store(settings))
         registry = await open_registry(settings, database)
         registration = await stack.enter_async_context(
             open_registration(

@@ -16,15 +16,12 @@ narrower than the other, the machine was not quiet enough to tell.
 
 import argparse
 import asyncio
-import base64
 import json
 import os
 import platform
 import random
-import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,6 +39,8 @@ from gateway.metrics.merging import roll_up  # noqa: E402 - after the path
 from gateway.store.database import open_database  # noqa: E402
 from gateway.store.request_metrics import RequestMetricsStore, StoredMetrics  # noqa: E402
 from gateway.telemetry.sketches import LatencySketch, pack  # noqa: E402
+from perf.bench.images import request_body  # noqa: E402
+from perf.bench.load import run_load  # noqa: E402
 from tests.gateway_process import GatewayProcess, running_gateway  # noqa: E402
 
 _SAMPLE = CHECKOUT / "tools/demo/digits/sample-7.png"
@@ -58,15 +57,11 @@ class Measured:
 
 def cost(rounds: int, seconds: int, clients: int, *, same: bool) -> None:
     """Print the ratios on / off with their intervals; `same`: of two gateways that both count."""
-    body = json.dumps({"image": base64.b64encode(_SAMPLE.read_bytes()).decode()})
     pairs: list[dict[str, Measured]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        script = folder / "run.lua"
-        script.write_text(
-            f"wrk.method = 'POST'\nwrk.body = '{body}'\n"
-            "wrk.headers['Content-Type'] = 'application/json'\n"
-        )
+        body = folder / "body.json"
+        body.write_bytes(request_body(_SAMPLE.read_bytes()))
         for which in ("on", "off"):
             shutil.copytree(CHECKOUT / "model_repository", folder / which / "repository")
         with (
@@ -76,9 +71,7 @@ def cost(rounds: int, seconds: int, clients: int, *, same: bool) -> None:
             both = {"on": on, "off": off}
             for number in range(rounds + 1):
                 order = sorted(both, reverse=bool(number % 2))
-                pair = {
-                    which: _round(both[which], script, body, seconds, clients) for which in order
-                }
+                pair = {which: _round(both[which], body, seconds, clients) for which in order}
                 if number:  # the first one warms up
                     pairs.append(pair)
     report: dict[str, object] = {
@@ -115,31 +108,26 @@ def median_interval(values: Sequence[float], *, draws: int = 10_000) -> tuple[fl
     return float(low), float(high)
 
 
-def _round(
-    gateway: GatewayProcess, script: Path, body: str, seconds: int, clients: int
-) -> Measured:
+def _round(gateway: GatewayProcess, body: Path, seconds: int, clients: int) -> Measured:
     process = psutil.Process(gateway.process.pid)
     before, began_s = process.cpu_times(), time.perf_counter()
     if shutil.which("wrk"):
-        answered = _wrk(gateway.url + _RUN, script, seconds, clients)
+        answered = _wrk(gateway.url + _RUN, body, seconds, clients)
     else:
-        answered = _loop(gateway, body, seconds)
+        answered = _loop(gateway, body.read_bytes(), seconds)
     took_s, after = time.perf_counter() - began_s, process.cpu_times()
     spent_s = after.user + after.system - before.user - before.system
     return Measured(per_s=answered / took_s, cpu_s=spent_s / answered)
 
 
-def _wrk(url: str, script: Path, seconds: int, clients: int) -> int:
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "-s", str(script), url]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
-        raise SystemExit(done.stdout)
-    found = re.search(r"(\d+) requests in", done.stdout)
-    assert found is not None, done.stdout
-    return int(found[1])
+def _wrk(url: str, body: Path, seconds: int, clients: int) -> int:
+    done = run_load(url, body, concurrency=clients, seconds=seconds)
+    if done.errors:
+        raise SystemExit(f"{done.errors} of {done.requests} requests failed")
+    return done.requests
 
 
-def _loop(gateway: GatewayProcess, body: str, seconds: int) -> int:
+def _loop(gateway: GatewayProcess, body: bytes, seconds: int) -> int:
     answered, ends_s = 0, time.monotonic() + seconds
     headers = {"Content-Type": "application/json"}
     while time.monotonic() < ends_s:

@@ -12,8 +12,8 @@ Rounds are interleaved; CPU is that of this process and all of Triton's.
 """
 
 import asyncio
-import io
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -25,25 +25,23 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import typer
 import uvloop
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from gateway.allocator import keep_large_buffers
-from gateway.inference.images import ImageLimits, decode_image
+from gateway.inference.images import ImageLimits, decode_image, jpeg_size
 from gateway.triton.client import TritonClient
 from gateway.triton.embedded import EmbeddedListener, EmbeddedOptions, EmbeddedTriton
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.tensor import Canvas, InputTensor
+from perf.bench import images, models
+from perf.bench.processes import cpu_s
 from tools.model_config import ConfigOptions, parse, to_json
 from tools.placement import usable_cores
 from tools.publish import publish_version
 
-SIZES = {"W1": (815, 803, 145_000), "W2": (224, 224, 12_000)}
 REGION_BYTES = 64 * 1024 * 1024
 LIMITS = ImageLimits(pixels=25_000_000)
 
@@ -75,60 +73,18 @@ class Silent(EmbeddedListener):
         raise RuntimeError(f"{model}/{version}: {detail}")
 
 
-def photograph(width: int, height: int, size_bytes: int) -> bytes:
-    """Make a JPEG that is about so large."""
-    rng = np.random.default_rng(1)
-    y, x = np.mgrid[0:height, 0:width]
-    waves = [np.sin(x / 37 + y / 53), np.sin(x / 91 - y / 29), np.cos(x / 61 + y / 17)]
-    pixels = 127 + 100 * np.stack(waves, -1) + rng.normal(0, 14, (height, width, 3))
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    found = b""
-    for quality in range(30, 96):
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality)
-        if abs(buffer.tell() - size_bytes) < abs(len(found) - size_bytes):
-            found = buffer.getvalue()
-    return found
-
-
-def tiny_classifier() -> bytes:
-    """Build ReduceMean, MatMul, Softmax over FP32 [N, H, W, 3]; ten classes."""
-    weights = np.random.default_rng(0).normal(0, 0.05, (3, 10)).astype(np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", ["image", "axes"], ["means"], keepdims=0),
-            helper.make_node("MatMul", ["means", "weights"], ["logits"]),
-            helper.make_node("Softmax", ["logits"], ["scores"], axis=-1),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", "h", "w", 3])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 10])],
-        [
-            numpy_helper.from_array(weights, "weights"),
-            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    return bytes(model.SerializeToString())
-
-
 async def _measure(ask: Ask, image: bytes, clients: int, seconds: float) -> Round:
     latencies: list[float] = []
     until = time.perf_counter() + seconds
-    # Triton is not among the children for ever: the sum is taken over those that live throughout.
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-
-    def cpu_s() -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in processes)
 
     async def client() -> None:
         while (began := time.perf_counter()) < until:
             await ask(image)
             latencies.append(time.perf_counter() - began)
 
-    began, before = time.perf_counter(), cpu_s()
+    began, before = time.perf_counter(), cpu_s(os.getpid())
     await asyncio.gather(*(client() for _ in range(clients)))
-    took, used = time.perf_counter() - began, cpu_s() - before
+    took, used = time.perf_counter() - began, cpu_s(os.getpid()) - before
     p50, p99 = np.percentile(latencies, [50, 99]) * 1000
     return Round(len(latencies) / took, float(p50), float(p99), used / len(latencies) * 1000)
 
@@ -140,7 +96,7 @@ async def _run(rounds: int, seconds: float, concurrency: list[int]) -> dict[str,
         root = Path(folder)
         repository = root / "repository"
         repository.mkdir()
-        (root / "tiny.onnx").write_bytes(tiny_classifier())
+        (root / "tiny.onnx").write_bytes(models.tiny())
         published = publish_version(
             root / "tiny.onnx",
             repository=repository,
@@ -156,8 +112,7 @@ async def _run(rounds: int, seconds: float, concurrency: list[int]) -> dict[str,
             await client.load("tiny", config, timeout_s=60)
             await client.share(REGION_BYTES, timeout_s=5)
             ways = _ways(client, threads)
-            for name, size in SIZES.items():
-                image = photograph(*size)
+            for name, image in zip(("W1", "W2"), images.jpegs(), strict=True):
                 results[name] = await _compare(ways, image, rounds, seconds, concurrency)
         finally:
             threads.shutdown()
@@ -197,7 +152,9 @@ def _ways(client: TritonClient, threads: ThreadPoolExecutor) -> dict[str, Ask]:
         return await infer(await loop.run_in_executor(threads, draw, Canvas(None), image))
 
     async def encoded(image: bytes) -> npt.NDArray[np.generic]:
-        return await infer(InputTensor.carrying(image, rank=4))
+        size = jpeg_size(image)
+        assert size is not None
+        return await infer(InputTensor.carrying(image, (1, *size, 3)))
 
     return {"shared": shared, "sent": sent, "encoded": encoded}
 

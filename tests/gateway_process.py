@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -80,6 +81,15 @@ class GatewayProcess:
         with contextlib.suppress(psutil.NoSuchProcess, AssertionError):
             return self.triton.children()
         return []
+
+    def register(self, name: str, content: bytes, **parameters: str) -> dict[str, Any]:
+        """Register a model that must be taken; return the answer."""
+        answer = self.client.post(
+            "/api/v1/register", params={"name": name, **parameters}, content=content
+        )
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Ask it to stop, wait, and return the exit code."""

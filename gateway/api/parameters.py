@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Header, Path, Query
 
 from gateway.api.schemas import ErrorResponse
 from gateway.errors import VersionInvalid
@@ -29,6 +29,11 @@ Softmax = Annotated[
         description="With `top_k`: turn scores that are logits into probabilities. Scores that "
         "validation found to be probabilities stay as they are."
     ),
+]
+
+RolloutKey = Annotated[
+    str | None,
+    Header(description="Who calls: during a canary the same key stays with one version."),
 ]
 
 

@@ -8,19 +8,13 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.api.dependencies import (
-    RequestId,
-    RolloutKey,
-    Seen,
-    ServicesOf,
-    rollout_key,
-    services_in,
-)
+from gateway.api.dependencies import ServicesOf, services_of
 from gateway.api.parameters import (
     CALLER,
     Alias,
     Name,
     PathName,
+    RolloutKey,
     Softmax,
     TopK,
     Version,
@@ -65,17 +59,38 @@ async def unload_model(services: ServicesOf, name: Name, version: Version = None
     return 200
 
 
-async def _run_plain(request: Request, name: str, image: bytes) -> Response:
-    """Answer a run that has no parameters."""
+async def _classify(
+    request: Request,
+    name: str,
+    image: bytes,
+    *,
+    version: int | None = None,
+    alias: str | None = None,
+) -> Answer:
     seen = observation_of(request.scope)
-    answer = await services_in(request).runner.run(
+    services = await services_of(request)
+    answer = await services.runner.run(
         name,
         image,
+        version=version,
+        alias=alias,
         request_id=request_id_of(request.scope),
-        key=rollout_key(request),
+        key=_caller(request),
         seen=seen,
     )
     seen.category = answer.category
+    return answer
+
+
+def _caller(request: Request) -> str | None:
+    """Name the caller: by the header, else by its API key; else each request is on its own."""
+    headers = request.headers
+    return headers.get("x-rollout-key") or headers.get("authorization") or headers.get("x-api-key")
+
+
+async def _run_plain(request: Request, name: str, image: bytes) -> Response:
+    """Answer a run that has no parameters."""
+    answer = await _classify(request, name, image)
     return Response(
         b'{"category":"%s"}' % answer.category.encode(),
         headers=_headers(answer),
@@ -94,10 +109,7 @@ run_router = APIRouter(prefix="/api/v1", tags=["models"], route_class=run_route(
     response_model_exclude_unset=True,
 )
 async def run_model(
-    services: ServicesOf,
-    request_id: RequestId,
-    seen: Seen,
-    key: RolloutKey,
+    request: Request,
     response: Response,
     name: PathName,
     body: RunRequest,
@@ -105,6 +117,7 @@ async def run_model(
     alias: Alias = None,
     top_k: TopK = None,
     softmax: Softmax = False,
+    x_rollout_key: RolloutKey = None,  # noqa: ARG001 - described here, read by `_caller`
 ) -> RunResponse:
     """
     Classify an image by a model's champion, or by the version or alias that is asked for.
@@ -112,16 +125,7 @@ async def run_model(
     With `top_k` the answer also holds the largest scores, and the names of their classes if the
     version was registered with labels.
     """
-    answer = await services.runner.run(
-        name,
-        body.image,
-        version=read_version(version),
-        alias=alias,
-        request_id=request_id,
-        key=key,
-        seen=seen,
-    )
-    seen.category = answer.category
+    answer = await _classify(request, name, body.image, version=read_version(version), alias=alias)
     response.headers.update(_headers(answer))
     if top_k is None:
         return RunResponse(category=answer.category)

@@ -233,13 +233,11 @@ class Runner:
         if size is not None:
             check_area(*size, self._limits)
             rank = len(chosen.signature.inputs[0].shape)
+            tensor = InputTensor.carrying(encoded, [1, *size, 3][-rank:])
             try:
-                tensor = InputTensor.carrying(encoded, rank)
                 return await self._ask_tensor(chosen, tensor, request_id, stages)
             except TritonNotDecoded:
                 log.debug("image_not_decoded_by_triton", model=chosen.model)
-            except ImageMismatch as error:
-                raise _mismatch(chosen, [1, *size, 3][-rank:]) from error
         return await self._ask(chosen, encoded, request_id, stages)
 
     def _leaves_decoding(self, chosen: ModelVersion) -> bool:
@@ -366,7 +364,9 @@ class Runner:
         except TritonNotDecoded:
             raise
         except TritonRejected as error:
-            raise _mismatch(chosen, list(tensor.array.shape)) from error
+            raise ImageMismatch(
+                f"Model {chosen.model} does not take an input of shape {list(tensor.shape)}."
+            ) from error
         except TritonNotReady:
             raise
         except (TritonUnreachable, StubLost) as error:
@@ -375,14 +375,10 @@ class Runner:
             ) from error
         except (TritonFailed, TritonError) as error:
             raise InferenceFailed(
-                f"Model {chosen.model} failed on an input of shape {list(tensor.array.shape)}."
+                f"Model {chosen.model} failed on an input of shape {list(tensor.shape)}."
             ) from error
         finally:
             stages.infer_s = time.perf_counter() - began_s
-
-
-def _mismatch(chosen: ModelVersion, shape: list[int]) -> ImageMismatch:
-    return ImageMismatch(f"Model {chosen.model} does not take an input of shape {shape}.")
 
 
 def _take_the_same(one: ModelVersion, other: ModelVersion) -> bool:

@@ -6,6 +6,7 @@ bytes to name it; anywhere else the values travel in the request's body. To a se
 the image itself travels, a fifteenth of its pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,26 +26,33 @@ class InputTensor:
         region, slot: Where the values lie, if in shared memory: all of the slot.
         encoded_bytes: Not 0: the array's first bytes are an encoded image, for a server that
             decodes.
+        decoded_shape: That image's, as the model is given it.
     """
 
     array: npt.NDArray[np.generic]
     region: Region | None = None
     slot: Slot | None = None
     encoded_bytes: int = 0
+    decoded_shape: tuple[int, ...] | None = None
 
     @classmethod
-    def carrying(cls, encoded: bytes, rank: int) -> "InputTensor":
+    def carrying(cls, encoded: bytes, shape: Sequence[int]) -> "InputTensor":
         """
         Make the input that carries an encoded image.
 
         Args:
             encoded: The file's bytes.
-            rank: Of the model's input, whose height and width are free: 4 with a batch axis, or 3.
+            shape: Of its pixels, as the model takes them: [1, H, W, 3], or [H, W, 3].
         """
         pixels = -(-len(encoded) // 3)
-        array = np.zeros((*[1] * (rank - 2), pixels, 3), np.uint8)
+        array = np.zeros((*[1] * (len(shape) - 2), pixels, 3), np.uint8)
         array.reshape(-1)[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-        return cls(array, encoded_bytes=len(encoded))
+        return cls(array, encoded_bytes=len(encoded), decoded_shape=tuple(shape))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What the model is given."""
+        return self.decoded_shape or self.array.shape
 
     @property
     def size_bytes(self) -> int:

@@ -10,7 +10,6 @@ machine: then the whole gateway ends, instead of trying for ever.
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import sys
@@ -23,7 +22,7 @@ import structlog
 from prometheus_client.core import Metric
 
 from gateway.triton.embedded.backoff import early_deaths, restart_delay_s
-from gateway.triton.embedded.process import LAUNCHER, describe_exit
+from gateway.triton.embedded.process import bound_to_this_process, describe_exit
 from gateway.workers.door import Door
 from gateway.workers.link import Handlers, Link
 from gateway.workers.messages import Report
@@ -199,11 +198,7 @@ class Pool:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far_wire, far:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-S",
-                LAUNCHER,
-                str(os.getpid()),
+                *bound_to_this_process(),
                 sys.executable,
                 "-m",
                 "gateway",

@@ -17,7 +17,7 @@ import structlog
 
 from gateway.app import create_app
 from gateway.background import run_in_background
-from gateway.control import Control, open_control, open_registry
+from gateway.control import Control, open_control, open_registry, open_store
 from gateway.metrics.opening import Metrics, open_metrics
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.opening import open_registration
@@ -25,7 +25,7 @@ from gateway.registry.registry import Registry
 from gateway.registry.versions import Catalog, ModelVersion
 from gateway.server import serve
 from gateway.settings import Settings
-from gateway.store.database import open_database
+from gateway.store.database import Database
 from gateway.telemetry.logging import configure_logging
 from gateway.triton.embedded_replica import EmbeddedReplica
 from gateway.triton.endpoint import TritonEndpoint
@@ -122,10 +122,7 @@ async def _open_parent(settings: Settings, hub: Hub, *, demo: bool) -> AsyncIter
     """Open what there must be one of, and let the hub answer from it."""
     async with contextlib.AsyncExitStack() as stack:
         repository = settings.model_repository.resolve()
-        repository.mkdir(parents=True, exist_ok=True)
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        database = await open_database(settings.resolved_database_url)
-        stack.push_async_callback(database.close)
+        database: Database = await stack.enter_async_context(open_store(settings))
         registry = await open_registry(settings, database, partial(_Announced, hub))
         # It registers nothing: this settles what a crash left half done.
         await stack.enter_async_context(open_registration(settings, repository, database, registry))

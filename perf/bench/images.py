@@ -48,11 +48,17 @@ def jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def request_bodies() -> tuple[bytes, bytes]:
-    """Give the JSON of a request for the large image and for the small one."""
+def jpegs() -> tuple[bytes, bytes]:
+    """Give the large image and the small one, encoded."""
     large = photograph()
     small = large.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BICUBIC)
-    return request_body(jpeg(large)), request_body(jpeg(small))
+    return jpeg(large), jpeg(small)
+
+
+def request_bodies() -> tuple[bytes, bytes]:
+    """Give the JSON of a request for the large image and for the small one."""
+    large, small = jpegs()
+    return request_body(large), request_body(small)
 
 
 def request_body(image: bytes) -> bytes:

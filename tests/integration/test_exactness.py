@@ -32,10 +32,7 @@ def gateway(
     """Every way in which an image gets into Triton."""
     folder = tmp_path_factory.mktemp(request.param)
     with running_gateway(folder, environment=_WAYS[request.param]) as process:
-        answer = process.client.post(
-            "/api/v1/register", params={"name": "exact", "load": "true"}, content=_MODEL
-        )
-        assert answer.status_code == 200, answer.text
+        process.register("exact", _MODEL, load="true")
         yield process
 
 

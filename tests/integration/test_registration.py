@@ -40,24 +40,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         "MAX_MODEL_BYTES": str(_LIMIT_BYTES),
     }
     with running_gateway(tmp_path_factory.mktemp("registration"), environment=settings) as process:
-        _register(process, "neighbour", _model(1, classes=3), load="true")
+        process.register("neighbour", _model(1, classes=3), load="true")
         yield process
 
 
 def _model(seed: int, *, classes: int = 5) -> bytes:
     case = classifier_case("m", _FREE, classes=classes, seed=seed)
     return bytes(case.make().SerializeToString())
-
-
-def _register(
-    gateway: GatewayProcess, name: str, content: bytes, **parameters: str
-) -> dict[str, Any]:
-    answer = gateway.client.post(
-        "/api/v1/register", params={"name": name, **parameters}, content=content
-    )
-    assert answer.status_code == 200, answer.text
-    body: dict[str, Any] = answer.json()
-    return body
 
 
 def _png(height: int = 20, width: int = 30, seed: int = 0) -> tuple[bytes, np.ndarray[Any, Any]]:
@@ -195,7 +184,7 @@ def test_the_first_version_is_champion_and_later_ones_touch_no_alias(
     gateway: GatewayProcess,
 ) -> None:
     """Versions count up; champion stays until somebody moves it; `model_name` is `name`."""
-    first = _register(gateway, "counting", _model(1))
+    first = gateway.register("counting", _model(1))
     assert (first["version"], first["message"]) == (1, "Model registered successfully")
     assert (first["classes"], first["inputs"][0]["shape"]) == (5, list(_FREE))
     answer = gateway.client.post(
@@ -206,7 +195,7 @@ def test_the_first_version_is_champion_and_later_ones_touch_no_alias(
     assert answer.json()["version"] == 2
     shown = gateway.client.get("/api/v1/models/counting").json()
     assert shown["aliases"] == {"champion": 1}
-    again = _register(gateway, "counting", _model(2))
+    again = gateway.register("counting", _model(2))
     assert (again["version"], again["message"]) == (2, "Model already registered")
     detail = gateway.client.get("/api/v1/models/counting/versions/2").json()
     assert detail["digest"] == again["digest"]
@@ -218,7 +207,7 @@ def test_the_first_version_is_champion_and_later_ones_touch_no_alias(
 def test_the_same_bytes_at_once_become_one_version(gateway: GatewayProcess) -> None:
     """All answer 200 with the one version."""
     with ThreadPoolExecutor(6) as threads:
-        answers = list(threads.map(lambda _: _register(gateway, "twins", _model(3)), range(6)))
+        answers = list(threads.map(lambda _: gateway.register("twins", _model(3)), range(6)))
     assert {answer["version"] for answer in answers} == {1}
     assert sum(a["message"] == "Model registered successfully" for a in answers) == 1
     assert gateway.client.get("/api/v1/models/twins").json()["versions"] == [1]
@@ -239,7 +228,7 @@ def test_two_gateways_on_one_database_agree(tmp_path: Path) -> None:
         ThreadPoolExecutor(4) as threads,
     ):
         uploads = [(one, 1), (other, 1), (one, 2), (other, 3)]
-        answers = list(threads.map(lambda u: _register(u[0], "m", _model(u[1])), uploads))
+        answers = list(threads.map(lambda u: u[0].register("m", _model(u[1])), uploads))
         assert answers[0]["version"] == answers[1]["version"]
         assert sorted({answer["version"] for answer in answers}) == [1, 2, 3]
         assert sorted(p.name for p in (tmp_path / "repository/m").iterdir()) == [
@@ -301,7 +290,7 @@ def test_another_record_is_another_version(gateway: GatewayProcess) -> None:
     """The same bytes with another record are a version of their own; each is found again."""
     model = classifier_case("m", (None, 3, 8, 8)).make().SerializeToString()
     versions = [
-        _register(gateway, "records", model, preprocessing=record)["version"]
+        gateway.register("records", model, preprocessing=record)["version"]
         for record in ("imagenet", "unit", "imagenet", '{"preset": "unit"}')
     ]
     assert versions == [1, 2, 1, 2]
@@ -311,7 +300,7 @@ def test_what_holds_a_version_keeps_it_from_being_deleted(gateway: GatewayProces
     """409 while an alias or a load holds it; afterwards it is gone and its number stays taken."""
     client = gateway.client
     for seed in (1, 2):
-        _register(gateway, "deleted", _model(10 + seed))
+        gateway.register("deleted", _model(10 + seed))
     path = "/api/v1/models/deleted"
     assert client.delete(f"{path}/versions/1").json()["code"] == "version_in_use"
     client.post("/api/v1/load", params={"name": "deleted", "version": "2"})
@@ -321,20 +310,20 @@ def test_what_holds_a_version_keeps_it_from_being_deleted(gateway: GatewayProces
     assert not (gateway.folder / "repository/deleted/2").exists()
     config = (gateway.folder / "repository/deleted/config.pbtxt").read_text()
     assert "versions: 1" in config
-    assert _register(gateway, "deleted", _model(12))["version"] == 3
+    assert gateway.register("deleted", _model(12))["version"] == 3
     assert client.delete(path).status_code == 409
     assert client.delete(f"{path}/aliases/champion").status_code == 204
     assert client.delete(path).json()["versions"] == [1, 3]
     assert client.get(path).status_code == 404
     assert not (gateway.folder / "repository/deleted").exists()
-    assert _register(gateway, "deleted", _model(11))["version"] == 4
+    assert gateway.register("deleted", _model(11))["version"] == 4
 
 
 def test_an_open_rollout_holds_its_versions(gateway: GatewayProcess) -> None:
     """409 until it has ended, also when its alias and its load are gone."""
     client, path = gateway.client, "/api/v1/models/rolling"
     for seed in (1, 2):
-        _register(gateway, "rolling", _model(40 + seed))
+        gateway.register("rolling", _model(40 + seed))
     client.post("/api/v1/load", params={"name": "rolling"})
     rollout = create(gateway, "rolling", strategy="canary", steps=[50], interval_s=600)
     assert client.delete(f"{path}/aliases/challenger").status_code == 204
@@ -352,7 +341,7 @@ def test_an_alias_moves_only_from_where_the_caller_saw_it(gateway: GatewayProces
     """Compare and swap by If-Match; the version that takes over is loaded first."""
     client, path = gateway.client, "/api/v1/models/moving/aliases/champion"
     for seed in (1, 2):
-        _register(gateway, "moving", _model(20 + seed))
+        gateway.register("moving", _model(20 + seed))
     client.post("/api/v1/load", params={"name": "moving"})
     stale = client.put(path, json={"version": 2}, headers={"If-Match": '"7"'})
     assert (stale.status_code, stale.json()["code"]) == (409, "alias_moved")
@@ -368,7 +357,7 @@ def test_an_alias_moves_only_from_where_the_caller_saw_it(gateway: GatewayProces
 
 def test_a_changed_file_is_never_loaded(gateway: GatewayProcess) -> None:
     """409 artifact_corrupt; put right, it loads."""
-    _register(gateway, "corrupt", _model(30))
+    gateway.register("corrupt", _model(30))
     path = gateway.folder / "repository/corrupt/1/model.onnx"
     good = path.read_bytes()
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
@@ -389,7 +378,7 @@ def test_a_model_that_mixes_the_rows_of_a_batch_is_not_batched(gateway: GatewayP
         helper.make_node("ReduceMean", ["mean"], ["all"], axes=[0], keepdims=1),
         helper.make_node("Sub", ["mean", "all"], ["scores"]),
     ]
-    answer = _register(gateway, "mixing", graph_model(nodes).SerializeToString(), load="true")
+    answer = gateway.register("mixing", graph_model(nodes).SerializeToString(), load="true")
     assert any("mixes" in warning for warning in answer["warnings"])
     # Zero is the default, which is not written.
     config = (gateway.folder / "repository/mixing/config.pbtxt").read_text()
@@ -401,7 +390,7 @@ def test_a_full_disk_answers_507(tmp_path: Path) -> None:
     """An upload that the disk cannot hold changes nothing, and what serves goes on serving."""
     # The same error as a full disk: no file of this process may grow beyond the limit.
     with running_gateway(tmp_path, environment={"TRITON_URLS": "http://127.0.0.1:9"}) as gateway:
-        _register(gateway, "m", _model(1))
+        gateway.register("m", _model(1))
         before = _world(gateway)
         prlimit = shutil.which("prlimit")
         assert prlimit is not None

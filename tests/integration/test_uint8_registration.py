@@ -39,17 +39,6 @@ def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _register(
-    gateway: GatewayProcess, name: str, content: bytes, **parameters: str
-) -> dict[str, Any]:
-    answer = gateway.client.post(
-        "/api/v1/register", params={"name": name, **parameters}, content=content
-    )
-    assert answer.status_code == 200, answer.text
-    body: dict[str, Any] = answer.json()
-    return body
-
-
 def _scores(gateway: GatewayProcess, name: str, pixels: np.ndarray[Any, Any]) -> list[float]:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -74,7 +63,7 @@ def _directly(content: bytes, tensor: np.ndarray[Any, Any]) -> list[float]:
 def test_it_answers_what_the_upload_answers(gateway: GatewayProcess) -> None:
     """UINT8 in signature and config.pbtxt; both digests and the change are told; same scores."""
     content = _model(1)
-    answer = _register(gateway, "bytes", content, load="true")
+    answer = gateway.register("bytes", content, load="true")
     assert answer["inputs"] == [{"name": "image", "dtype": "UINT8", "shape": list(_FREE)}]
     assert answer["source_digest"] == _digest(content)
     published = gateway.folder / "repository/bytes/1/model.onnx"
@@ -105,7 +94,7 @@ def test_a_record_that_only_resizes_keeps_the_values(gateway: GatewayProcess) ->
     """Pillow's pixels are 0-255 still; a record that scales them leaves the graph alone."""
     content = _model(2, (None, 3, 8, 8))
     record = {"layout": "NCHW", "size": [8, 8], "resize": "stretch", "interpolation": "bicubic"}
-    resized = _register(gateway, "resized", content, preprocessing=json.dumps(record), load="true")
+    resized = gateway.register("resized", content, preprocessing=json.dumps(record), load="true")
     assert resized["inputs"][0]["dtype"] == "UINT8"
     pixels = np.random.default_rng(2).integers(0, 256, (30, 17, 3)).astype(np.uint8)
     small = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BICUBIC))
@@ -116,7 +105,7 @@ def test_a_record_that_only_resizes_keeps_the_values(gateway: GatewayProcess) ->
         "scaled": {"preprocessing": "unit"},
         "unknown": {},
     }.items():
-        plain = _register(gateway, name, content, **parameters)
+        plain = gateway.register(name, content, **parameters)
         assert plain["inputs"][0]["dtype"] == "FP32"
         assert plain["changes"] == []
         assert plain["digest"] == plain["source_digest"] == _digest(content)
@@ -126,8 +115,8 @@ def test_the_graph_is_kept_where_that_is_asked_for(gateway: GatewayProcess) -> N
     """keep_graph is part of what makes an upload the same one, in the query and in a form."""
     content = _model(3)
     client = gateway.client
-    fed = _register(gateway, "kept", content)
-    kept = _register(gateway, "kept", content, keep_graph="true")
+    fed = gateway.register("kept", content)
+    kept = gateway.register("kept", content, keep_graph="true")
     assert (fed["version"], kept["version"]) == (1, 2)
     assert (kept["changes"], kept["digest"]) == ([], _digest(content))
     form = client.post(
@@ -137,8 +126,8 @@ def test_the_graph_is_kept_where_that_is_asked_for(gateway: GatewayProcess) -> N
         data={"keep_graph": "true"},
     ).json()
     assert (form["version"], form["message"]) == (2, "Model already registered")
-    assert _register(gateway, "kept", content)["version"] == 1
-    assert _register(gateway, "kept", content, keep_graph="false")["version"] == 1
+    assert gateway.register("kept", content)["version"] == 1
+    assert gateway.register("kept", content, keep_graph="false")["version"] == 1
     refused = client.post(
         "/api/v1/register",
         params={"name": "kept"},
@@ -150,12 +139,12 @@ def test_the_graph_is_kept_where_that_is_asked_for(gateway: GatewayProcess) -> N
 
 def test_a_new_version_takes_what_the_champion_takes(gateway: GatewayProcess) -> None:
     """So that both are loaded side by side; `keep_graph=false` is stronger."""
-    first = _register(gateway, "champion", _model(4), keep_graph="true", load="true")
-    second = _register(gateway, "champion", _model(5), load="true")
+    first = gateway.register("champion", _model(4), keep_graph="true", load="true")
+    second = gateway.register("champion", _model(5), load="true")
     assert [v["inputs"][0]["dtype"] for v in (first, second)] == ["FP32", "FP32"]
     assert gateway.client.get("/api/v1/models/champion").json()["loaded"] == [1, 2]
-    assert _register(gateway, "champion", _model(5))["version"] == 2
-    third = _register(gateway, "champion", _model(5), keep_graph="false")
+    assert gateway.register("champion", _model(5))["version"] == 2
+    third = gateway.register("champion", _model(5), keep_graph="false")
     assert (third["version"], third["inputs"][0]["dtype"]) == (3, "UINT8")
 
 
@@ -164,10 +153,10 @@ def test_the_same_bytes_with_another_record_are_judged_by_the_upload(
 ) -> None:
     """A version that takes bytes cannot be normalised, the file that it was made of can."""
     content = _model(6)
-    assert _register(gateway, "judged", content)["inputs"][0]["dtype"] == "UINT8"
-    unit = _register(gateway, "judged", content, preprocessing="unit")
+    assert gateway.register("judged", content)["inputs"][0]["dtype"] == "UINT8"
+    unit = gateway.register("judged", content, preprocessing="unit")
     assert (unit["version"], unit["inputs"][0]["dtype"]) == (2, "FP32")
-    assert _register(gateway, "judged", content, preprocessing="unit")["version"] == 2
+    assert gateway.register("judged", content, preprocessing="unit")["version"] == 2
 
 
 def test_what_cannot_be_compared_is_published_as_it_is(gateway: GatewayProcess) -> None:
@@ -177,7 +166,7 @@ def test_what_cannot_be_compared_is_published_as_it_is(gateway: GatewayProcess) 
         helper.make_node("RandomNormalLike", ["mean"], ["noise"]),
         helper.make_node("Add", ["mean", "noise"], ["scores"]),
     ]
-    answer = _register(gateway, "random", graph_model(nodes).SerializeToString())
+    answer = gateway.register("random", graph_model(nodes).SerializeToString())
     assert answer["changes"] == []
     assert answer["digest"] == answer["source_digest"]
     assert any("published as it is" in warning for warning in answer["warnings"])
@@ -220,6 +209,6 @@ def test_what_lies_in_a_repository_is_left_alone(tmp_path: Path) -> None:
         assert detail["inputs"][0]["dtype"] == "FP32"
         assert (detail["changes"], detail["digest"]) == ([], _digest(content))
         # A version that is to replace it takes what it takes.
-        beside = _register(gateway, "adopted", _model(8))
+        beside = gateway.register("adopted", _model(8))
         assert (beside["version"], beside["inputs"][0]["dtype"]) == (2, "FP32")
     assert (place / "model.onnx").read_bytes() == content

@@ -17,7 +17,15 @@ import psutil
 
 from gateway.triton.embedded.command import ServerCommand
 
-LAUNCHER = Path(__file__).with_name("launch.py")
+_LAUNCHER = Path(__file__).with_name("launch.py")
+
+
+def bound_to_this_process() -> tuple[str, ...]:
+    """
+    Return what comes before a command so that it dies with the thread that starts it; see
+    `launch.py`.
+    """
+    return (sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()))
 
 
 class TritonProcess:
@@ -37,11 +45,7 @@ class TritonProcess:
             output: File descriptor for stdout and stderr; the caller closes its own copy.
         """
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-S",
-            LAUNCHER,
-            str(os.getpid()),
+            *bound_to_this_process(),
             *command.argv,
             env=dict(command.env),
             cwd=command.cwd,
