@@ -61,8 +61,6 @@ def create_app(settings: Settings, *, demo: bool = False, parent: Parent | None 
         strict_content_type=False,
     )
     routers = [
-        # First, because routes are tried in order.
-        serving.run_router,
         serving.router,
         models.router,
         registration.create_router(settings),

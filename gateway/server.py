@@ -16,6 +16,9 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from gateway.allocator import leave_what_stays
+from gateway.api.http_protocol import http_protocol
+from gateway.api.plain_run import PlainRuns
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.workers.parent import Parent
@@ -72,9 +75,13 @@ async def serve(
     Raises:
         Whatever opening the app's services raises.
     """
+    parent = listener if isinstance(listener, Parent) else None
+    runs = PlainRuns(
+        app, max_body_bytes=settings.max_body_bytes, worker=parent.number if parent else None
+    )
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=http_protocol(runs),
         loop="uvloop",
         # Ours to open, so that what goes wrong then reaches the caller as it is.
         lifespan="off",
@@ -84,7 +91,6 @@ async def serve(
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         timeout_keep_alive=75,
     )
-    parent = listener if isinstance(listener, Parent) else None
     server = _Server(config) if parent is None else _WorkerServer(config, parent)
     server.on_started = on_started
     opening, stopping = asyncio.current_task(), False
@@ -109,6 +115,7 @@ async def serve(
     try:
         async with app.router.lifespan_context(app):
             server.services = app.state.services
+            leave_what_stays()
             await server.serve(sockets=[listener] if isinstance(listener, socket.socket) else [])
     except asyncio.CancelledError:
         if not stopping:

@@ -57,10 +57,10 @@ def status_of(error: errors.GatewayError) -> int:
 
 def install(app: FastAPI) -> None:
     """Make every error of the app leave in the one shape."""
-    app.add_exception_handler(errors.GatewayError, _gateway_error)
+    app.add_exception_handler(errors.GatewayError, gateway_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_exception_handler(Exception, unforeseen)
 
 
 def _body(request: Request, detail: object, code: str) -> dict[str, object]:
@@ -68,7 +68,8 @@ def _body(request: Request, detail: object, code: str) -> dict[str, object]:
     return {"detail": detail, "code": code, "request_id": request_id_of(request.scope)}
 
 
-async def _gateway_error(request: Request, error: Exception) -> JSONResponse:
+async def gateway_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer an error of ours."""
     assert isinstance(error, errors.GatewayError)
     status = status_of(error)
     headers = {}
@@ -129,6 +130,7 @@ async def _framework_error(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(_body(request, error.detail, code), error.status_code, error.headers)
 
 
-async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """Answer what nobody thought of."""
     log.error("request_crashed", path=request.url.path, exc_info=error)
     return JSONResponse(_body(request, "Internal error.", "internal_error"), 500)

@@ -6,13 +6,13 @@ anything else is replaced, so that nothing of a caller's choosing ends up in a l
 """
 
 import re
-import uuid
+from random import getrandbits
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestContext:
@@ -26,9 +26,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _WELL_FORMED.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        request_id = name_request(scope)
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -37,6 +35,15 @@ class RequestContext:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             await self._app(scope, receive, send_named)
+
+
+def name_request(scope: Scope) -> str:
+    """Give a request its id: the caller's, or one of ours."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    # An id is no secret: it has to be new, not hard to guess.
+    request_id = given.decode() if _WELL_FORMED.fullmatch(given) else f"{getrandbits(128):032x}"
+    scope.setdefault("state", {})["request_id"] = request_id
+    return request_id
 
 
 def request_id_of(scope: Scope) -> str:

@@ -7,6 +7,7 @@ Transport only. What the calls do stands in `registry/lifecycle.py` and `inferen
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
+from starlette.types import Scope
 
 from gateway.api.dependencies import ServicesOf, services_of
 from gateway.api.parameters import (
@@ -22,13 +23,15 @@ from gateway.api.parameters import (
     read_version,
 )
 from gateway.api.request_context import request_id_of
-from gateway.api.run_route import run_route
 from gateway.api.schemas import RunRequest, RunResponse, ScoreResponse
 from gateway.inference.classification import best
-from gateway.inference.run import Answer, Stages
+from gateway.inference.run import Answer
 from gateway.telemetry.observation import observation_of
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
+
+# What names a caller, the first that is there.
+_CALLERS = (b"x-rollout-key", b"authorization", b"x-api-key")
 
 
 @router.get("/list", summary="List the models")
@@ -75,33 +78,24 @@ async def _classify(
         version=version,
         alias=alias,
         request_id=request_id_of(request.scope),
-        key=_caller(request),
+        key=caller_of(request.scope),
         seen=seen,
     )
     seen.category = answer.category
     return answer
 
 
-def _caller(request: Request) -> str | None:
+def caller_of(scope: Scope) -> str | None:
     """Name the caller: by the header, else by its API key; else each request is on its own."""
-    headers = request.headers
-    return headers.get("x-rollout-key") or headers.get("authorization") or headers.get("x-api-key")
+    named: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _CALLERS and value:
+            named.setdefault(name, value)
+    found = next((named[name] for name in _CALLERS if name in named), None) if named else None
+    return found.decode("latin-1") if found else None
 
 
-async def _run_plain(request: Request, name: str, image: bytes) -> Response:
-    """Answer a run that has no parameters."""
-    answer = await _classify(request, name, image)
-    return Response(
-        b'{"category":"%s"}' % answer.category.encode(),
-        headers=_headers(answer),
-        media_type="application/json",
-    )
-
-
-run_router = APIRouter(prefix="/api/v1", tags=["models"], route_class=run_route(_run_plain))
-
-
-@run_router.post(
+@router.post(
     "/run/{name}",
     summary="Classify an image",
     responses=error_responses(404, 409, 413, 422, 429, 502, 503, 504),
@@ -117,7 +111,7 @@ async def run_model(
     alias: Alias = None,
     top_k: TopK = None,
     softmax: Softmax = False,
-    x_rollout_key: RolloutKey = None,  # noqa: ARG001 - described here, read by `_caller`
+    x_rollout_key: RolloutKey = None,  # noqa: ARG001 - described here, read by `caller_of`
 ) -> RunResponse:
     """
     Classify an image by a model's champion, or by the version or alias that is asked for.
@@ -126,7 +120,7 @@ async def run_model(
     version was registered with labels.
     """
     answer = await _classify(request, name, body.image, version=read_version(version), alias=alias)
-    response.headers.update(_headers(answer))
+    response.raw_headers.extend(answer_headers(answer))
     if top_k is None:
         return RunResponse(category=answer.category)
     chosen = answer.chosen
@@ -142,17 +136,12 @@ async def run_model(
     )
 
 
-def _headers(answer: Answer) -> dict[str, str]:
-    return {
-        "X-Model-Version": str(answer.version),
-        "Server-Timing": _server_timing(answer.stages),
-    }
-
-
-def _server_timing(stages: Stages) -> str:
-    durations_s = (
-        ("decode", stages.decode_s),
-        ("queue", stages.queue_s),
-        ("infer", stages.infer_s),
+def answer_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Say which version answered, and how long each stage took, in milliseconds."""
+    stages = answer.stages
+    timing = (
+        f"decode;dur={stages.decode_s * 1000:.2f}, "
+        f"queue;dur={stages.queue_s * 1000:.2f}, "
+        f"infer;dur={stages.infer_s * 1000:.2f}"
     )
-    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in durations_s)
+    return [(b"x-model-version", b"%d" % answer.version), (b"server-timing", timing.encode())]

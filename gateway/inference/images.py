@@ -14,7 +14,6 @@ Source: Pillow, Concepts (modes) and Image file formats; libjpeg-turbo, TurboJPE
 """
 
 import io
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,8 +37,11 @@ Allocate = Callable[[int], npt.NDArray[np.uint8]]
 _JPEG_START = b"\xff\xd8\xff"
 # What both libraries convert to RGB alike; Pillow's way with CMYK is another.
 _JPEG_COLORS = frozenset({"RGB", "YCbCr"})
-# A JFIF segment or a piece of a colour profile that is too short: Pillow refuses the file for it.
-_SHORT_METADATA = re.compile(rb"\xff\xe0\0[\x06-\x08]JFIF|\xff\xe2\0[\x0e\x0f]ICC_PROFILE\0")
+# Segments, by marker, that Pillow refuses the file for if they are so short: of JFIF, and pieces of
+# a colour profile.
+_SHORT_SEGMENTS = {0xE0: (b"JFIF", 8), 0xE2: (b"ICC_PROFILE\0", 15)}
+_START_OF_SCAN = 0xDA
+_MOST_SEGMENTS = 256
 
 _SMALL_BYTES = 32 * 1024
 _SMALL_PIXELS = 256 * 256
@@ -77,9 +79,27 @@ def jpeg_size(encoded: bytes) -> tuple[int, int] | None:
     except (ValueError, KeyError):
         # KeyError: a subsampling that simplejpeg has no name for.
         return None
-    if colors not in _JPEG_COLORS or _SHORT_METADATA.search(encoded):
+    if colors not in _JPEG_COLORS or not _ordinary_head(encoded):
         return None
     return height, width
+
+
+def _ordinary_head(encoded: bytes) -> bool:
+    """Whether the segments before the pixels are in order, and none is too short for Pillow."""
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        head = encoded[at : at + 4]
+        if len(head) < 4 or head[0] != 0xFF:
+            return False
+        marker, length = head[1], head[2] << 8 | head[3]
+        if marker == _START_OF_SCAN:
+            return True
+        if marker in _SHORT_SEGMENTS:
+            name, shortest = _SHORT_SEGMENTS[marker]
+            if length <= shortest and encoded.startswith(name, at + 4):
+                return False
+        at += 2 + length
+    return False
 
 
 def decodes_at_once(encoded: bytes) -> bool:

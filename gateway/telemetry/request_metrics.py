@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.telemetry.observation import Observation
 from gateway.telemetry.sketches import LatencySketch, pack
@@ -22,8 +23,7 @@ MAX_CATEGORIES = 2000
 """Categories told apart in one cell; more are counted together as "other"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """What one cell counts. `start_s` is the beginning of its minute, UTC in seconds."""
 
     start_s: int

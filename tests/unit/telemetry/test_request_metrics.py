@@ -1,14 +1,23 @@
 """The recorder, the sketches and Prometheus' series, with no database."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
+from ddsketch import DDSketch, LogarithmicMapping
+from ddsketch.pb import ddsketch_pb2
 
 from gateway.telemetry.observation import Observation
 from gateway.telemetry.prometheus import RequestInstruments
 from gateway.telemetry.request_metrics import MINUTE_S, Recorder
-from gateway.telemetry.sketches import Latencies, LatencySketch, merge_packed, pack
+from gateway.telemetry.sketches import (
+    RELATIVE_ACCURACY,
+    Latencies,
+    LatencySketch,
+    merge_packed,
+    pack,
+)
 
 
 def _known(model: str, version: int) -> tuple[str, int]:
@@ -34,6 +43,28 @@ def test_quantiles_of_merged_sketches_are_within_one_percent(parts: int) -> None
         for share in (0.0, 0.5, 0.9, 0.99, 0.999, 1.0):
             exact = float(np.quantile(values, share, method="lower"))
             assert found.quantile_s(share) == pytest.approx(exact, rel=0.01)
+
+
+def test_a_stored_sketch_is_the_library_s() -> None:
+    """What is stored reads as a DDSketch of the same durations, bin by bin."""
+    draw = random.Random(3)
+    values = [draw.lognormvariate(-4, 2.0) for _ in range(2000)]
+    ours, theirs = LatencySketch(), DDSketch(RELATIVE_ACCURACY)
+    for value in values:
+        ours.add(value)
+        theirs.add(value)
+    stored = ddsketch_pb2.DDSketch.FromString(ours.message()).positiveValues
+    low = stored.contiguousBinIndexOffset
+    found = {low + place: n for place, n in enumerate(stored.contiguousBinCounts) if n}
+    expected = Counter(LogarithmicMapping(RELATIVE_ACCURACY).key(value) for value in values)
+    assert found == expected
+    assert theirs.count == sum(found.values())
+    for share in (0.01, 0.5, 0.99):
+        merged: dict[str, Latencies] = {}
+        merge_packed(pack({"total": ours}), merged)
+        assert merged["total"].quantile_s(share) == pytest.approx(
+            theirs.get_quantile_value(share), rel=1e-9
+        )
 
 
 def test_no_durations_have_no_quantile() -> None:
