@@ -6,8 +6,7 @@ goodput: a client that hears 429 early can go elsewhere.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from typing import Self
 
 from gateway.errors import Draining, Overloaded
 
@@ -23,15 +22,17 @@ class Admission:
         self.draining = False
         self._places = asyncio.Semaphore(capacity)
 
-    @contextlib.asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
+    def admit(self) -> Self:
         """
-        Hold a place while the block runs; waits for one if need be.
+        Hold a place for the length of an `async with`; waits for one if need be.
 
         Raises:
             Overloaded: The queue is full. Raised at once.
             Draining: The server is stopping.
         """
+        return self
+
+    async def __aenter__(self) -> None:
         if self.draining:
             raise Draining("The server is stopping.")
         if self._places.locked() and self.waiting >= self.queue:
@@ -44,8 +45,7 @@ class Admission:
         finally:
             self.waiting -= 1
         self.working += 1
-        try:
-            yield
-        finally:
-            self.working -= 1
-            self._places.release()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.working -= 1
+        self._places.release()

@@ -77,9 +77,9 @@ class Stages:
     def note(self, seen: Observation) -> None:
         """Note the stages that the request came to."""
         durations_s = (self.queue_s, self.decode_s, self.infer_s)
-        seen.stages_s = {
-            stage: took_s for stage, took_s in zip(STAGES, durations_s, strict=True) if took_s > 0.0
-        }
+        for stage, took_s in zip(STAGES, durations_s, strict=True):
+            if took_s > 0.0:
+                seen.stages_s[stage] = took_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Runner:
                 stages.queue_s = time.perf_counter() - arrived_s
                 if trial is None:
                     answer = await self._ask_undecoded(chosen, encoded, request_id, stages)
-                    self._trials.answered(name, chosen.version, request_id, answer.scores)
+                    self._trials.answered(name, chosen.version, request_id, int(answer.category))
                 else:
                     answer = await self._try(trial, chosen, encoded, request_id, stages)
         except TritonNotReady as error:

@@ -50,10 +50,15 @@ class Registry:
     async def follow(self, poll_s: float) -> None:
         """Refresh for ever, every `poll_s` seconds; says once when the database goes and comes."""
         reachable = True
+        looked: int | None = None
         while True:
             await asyncio.sleep(poll_s)
             try:
-                await self.refresh()
+                # Read first: what is committed during the refresh is looked at the next time.
+                version = await self.store.data_version()
+                if version is None or version != looked:
+                    await self.refresh()
+                looked = version
             except StoreUnavailable as error:
                 if reachable:
                     log.warning("store_unavailable", reason=str(error.__cause__))

@@ -47,11 +47,9 @@ class Trials:
         """Tell what a rollout asks of a request that pins nothing; see `Traffic.trial`."""
         return self._traffic().trial(model, champion, key=key, request_id=request_id)
 
-    def answered(
-        self, model: str, version: int, request_id: str, scores: npt.NDArray[np.generic]
-    ) -> None:
+    def answered(self, model: str, version: int, request_id: str, category: int) -> None:
         """Remember an answer outside of rollouts, for feedback."""
-        self._recorder.remember(request_id, model, version, int(np.argmax(scores)))
+        self._recorder.remember(request_id, model, version, category)
 
     def observe(self, trial: Trial, outcome: Outcome) -> None:
         """

@@ -2,7 +2,9 @@
 The database: SQLite by default, PostgreSQL by URL. Reads share a pool; writes go one at a time.
 
 SQLite runs with WAL and synchronous=FULL, so that a commit survives a power cut, and every write
-begins IMMEDIATE, so that two writers wait for each other instead of failing half way.
+begins IMMEDIATE, so that two writers wait for each other instead of failing half way. WAL is a
+property of the file and is set where the schema is: to switch needs every lock of the file, and
+SQLite does not wait for those, it fails at once.
 
 Errors of the driver leave this package as `StoreUnavailable`; a broken constraint stays an
 `IntegrityError`, because only the caller knows what it means.
@@ -11,6 +13,8 @@ Errors of the driver leave this package as `StoreUnavailable`; a broken constrai
 import asyncio
 import contextlib
 import fcntl
+import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, event, make_url
-from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -34,8 +38,9 @@ _MIGRATION_LOCK = 0x6F6E_6E78
 class Database:
     """An open database. Make it with `open_database`."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, sqlite_path: str | None = None) -> None:
         self._engine = engine
+        self._observer = _SqliteObserver(sqlite_path) if sqlite_path else None
         self._write_engine = engine.execution_options(sqlite_begin="IMMEDIATE")
         self._writing = asyncio.Lock()
 
@@ -68,15 +73,60 @@ class Database:
             ):
                 yield session
 
+    async def data_version(self) -> int | None:
+        """
+        Tell a number that changes with every commit, at a hundredth of a query's cost; None where
+        the database has none, so that it must be asked for what one wants to know.
+
+        Raises:
+            StoreUnavailable: The database cannot be read.
+        """
+        if self._observer is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._observer.data_version)
+        except sqlite3.Error as error:
+            raise StoreUnavailable("The database cannot be reached right now.") from error
+
     async def close(self) -> None:
         """Close every connection. Closing twice is fine."""
+        if self._observer is not None:
+            await asyncio.to_thread(self._observer.close)
         await self._engine.dispose()
+
+
+class _SqliteObserver:
+    """
+    A connection that never writes, and so sees everybody's commits.
+
+    Source: SQLite, PRAGMA data_version.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def data_version(self) -> int:
+        with self._lock:
+            if self._connection is None:
+                self._connection = sqlite3.connect(
+                    self._path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False
+                )
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            return int(version)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 def is_there(url: str) -> bool:
     """Whether there is a database to be opened: a server's is taken to be there."""
     parsed = make_url(url)
-    return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
+    return not _is_sqlite(parsed) or Path(parsed.database or "").is_file()
 
 
 async def open_database(url: str) -> Database:
@@ -90,16 +140,18 @@ async def open_database(url: str) -> Database:
         StoreUnavailable: It cannot be reached or migrated.
     """
     parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
+    if _is_sqlite(parsed):
         with _driver_errors():
             engine = _sqlite_engine(parsed)
     else:
-        engine = create_async_engine(
-            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True
-        )
+        engine = create_async_engine(_postgresql(parsed), pool_pre_ping=True)
     with _driver_errors():
         await asyncio.to_thread(_migrate, parsed)
-    return Database(engine)
+    return Database(engine, sqlite_path=parsed.database if _is_sqlite(parsed) else None)
+
+
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
 
 
 def _sqlite_engine(url: URL) -> AsyncEngine:
@@ -115,7 +167,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         # The driver's own BEGIN is switched off; `begin` below says which kind is meant.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -129,8 +181,8 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
 
 def _migrate(url: URL) -> None:
     """Bring the schema up to date; gateways that start at once do it one after the other."""
-    sqlite = url.get_backend_name() == "sqlite"
-    engine = create_engine(url.set(drivername="sqlite" if sqlite else "postgresql+psycopg"))
+    sqlite = _is_sqlite(url)
+    engine = _sqlite_migrating(url) if sqlite else create_engine(_postgresql(url))
     try:
         with _file_lock(url) if sqlite else contextlib.nullcontext(), engine.begin() as connection:
             if not sqlite:
@@ -141,6 +193,27 @@ def _migrate(url: URL) -> None:
             command.upgrade(config, "head")
     finally:
         engine.dispose()
+
+
+def _postgresql(url: URL) -> URL:
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _sqlite_migrating(url: URL) -> Engine:
+    """Make an engine that switches the file to WAL and migrates in one transaction."""
+    engine = create_engine(url.set(drivername="sqlite"), connect_args={"timeout": _BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # The driver would commit before and after each CREATE TABLE.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
 
 
 @contextlib.contextmanager

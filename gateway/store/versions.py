@@ -71,6 +71,10 @@ class VersionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def data_version(self) -> int | None:
+        """See `Database.data_version`."""
+        return await self._database.data_version()
+
     async def generation(self) -> int:
         """Tell the number that grows with every change."""
         async with self._database.read() as session:

@@ -8,8 +8,9 @@ Source: Triton, "HTTP/REST and GRPC Protocol" (V2), Binary Tensor Data Extension
 Extension.
 """
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +23,10 @@ from gateway.triton.tensor import InputTensor
 Buffer = bytes | memoryview
 
 INFERENCE_HEADER_LENGTH = "inference-header-content-length"
+
+
+# A chain of comparisons; the same few names come all the time.
+_dtype = functools.cache(cast("Callable[[str], Any]", triton_to_np_dtype))
 
 
 class AnswerInvalid(Exception):
@@ -119,7 +124,7 @@ def decode_answer(
         for output in outputs:
             size_bytes = int(output.get("parameters", {}).get("binary_data_size", 0))
             if output["name"] == output_name:
-                dtype = cast("Any", triton_to_np_dtype(output["datatype"]))
+                dtype = _dtype(output["datatype"])
                 if dtype is None or dtype is np.object_:
                     raise AnswerInvalid(f"output {output_name!r} holds no numbers")
                 values = np.frombuffer(memoryview(body)[offset : offset + size_bytes], dtype)

@@ -1,7 +1,9 @@
 """The store on both databases: the same rules on SQLite and on a real PostgreSQL."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -70,6 +72,48 @@ async def test_opening_twice_at_once_migrates_once(tmp_path: Path) -> None:
     assert await VersionStore(first).generation() == await VersionStore(second).generation()
     await first.close()
     await second.close()
+
+
+async def test_the_first_write_waits_for_another_writer(tmp_path: Path) -> None:
+    """Of a database that was just made, too: it does not fail because the file is locked."""
+    database = await open_database(f"sqlite:///{tmp_path}/gateway.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "gateway.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = asyncio.create_task(VersionStore(database).add_version(_version("m"), actor="t"))
+        assert not (await asyncio.wait([writing], timeout=0.2))[0], "it did not wait"
+        other.rollback()
+        await writing
+    await database.close()
+
+
+async def test_a_migration_that_fails_leaves_the_schema_as_it_was(tmp_path: Path) -> None:
+    """A table in the way of a later step undoes the earlier ones, so that the next try is whole."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "gateway.db")) as stranger:
+        stranger.execute("CREATE TABLE rollouts (other TEXT)")
+        with pytest.raises(StoreUnavailable):
+            await open_database(f"sqlite:///{tmp_path}/gateway.db")
+        tables = stranger.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        assert tables == [("rollouts",)]
+        stranger.execute("DROP TABLE rollouts")
+    database = await open_database(f"sqlite:///{tmp_path}/gateway.db")
+    await VersionStore(database).add_version(_version("m"), actor="t")
+    await database.close()
+
+
+async def test_a_commit_of_anybody_is_seen_without_a_query(tmp_path: Path) -> None:
+    """SQLite counts commits, of this gateway and of another; a read is none."""
+    url = f"sqlite:///{tmp_path}/gateway.db"
+    database, other = await open_database(url), await open_database(url)
+    seen = [await database.data_version(), await database.data_version()]
+    await VersionStore(database).generation()
+    seen.append(await database.data_version())
+    assert len(set(seen)) == 1
+    for writer in (database, other):
+        await VersionStore(writer).add_version(_version(f"m{len(seen)}"), actor="t")
+        seen.append(await database.data_version())
+    assert len(set(seen)) == 3
+    for each in (database, other):
+        await each.close()
 
 
 async def test_a_sqlite_commit_survives_a_power_cut(tmp_path: Path) -> None:
