@@ -1,9 +1,10 @@
 """
-Three ways to hand an image to Triton, side by side on one machine.
+The ways to hand an image to Triton, side by side on one machine.
 
     shared    decode here, straight into memory that both share; the request names the slot
     sent      decode here, send the pixels (uint8) in the request's body
     encoded   send the JPEG as it came; the embedded Triton's backend decodes it
+    laid      the JPEG as it came, laid into the shared memory
 
 No HTTP server of ours takes part: what is compared is the way from the JPEG's bytes to the scores.
 Rounds are interleaved; CPU is that of this process and all of Triton's.
@@ -35,6 +36,7 @@ from gateway.inference.images import ImageLimits, decode_image, jpeg_size
 from gateway.triton.client import TritonClient
 from gateway.triton.embedded import EmbeddedListener, EmbeddedOptions, EmbeddedTriton
 from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.shared_memory import Region
 from gateway.triton.tensor import Canvas, InputTensor
 from perf.bench import images, models
 from perf.bench.processes import cpu_s
@@ -152,11 +154,18 @@ def _ways(client: TritonClient, threads: ThreadPoolExecutor) -> dict[str, Ask]:
         return await infer(await loop.run_in_executor(threads, draw, Canvas(None), image))
 
     async def encoded(image: bytes) -> npt.NDArray[np.generic]:
-        size = jpeg_size(image)
-        assert size is not None
-        return await infer(InputTensor.carrying(image, (1, *size, 3)))
+        return await infer(_carrying(image, None))
 
-    return {"shared": shared, "sent": sent, "encoded": encoded}
+    async def laid(image: bytes) -> npt.NDArray[np.generic]:
+        return await infer(_carrying(image, client.region))
+
+    return {"shared": shared, "sent": sent, "encoded": encoded, "laid": laid}
+
+
+def _carrying(image: bytes, region: Region | None) -> InputTensor:
+    size = jpeg_size(image)
+    assert size is not None
+    return InputTensor.carrying(image, (1, *size, 3), region)
 
 
 async def _compare(
@@ -188,7 +197,7 @@ def main(
     concurrency: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,4,16",
     output: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
 ) -> None:
-    """Compare the three ways."""
+    """Compare the ways."""
     clients = [int(number) for number in concurrency.split(",")]
     results = uvloop.run(_run(rounds, seconds, clients))
     table = Table("load", "clients", "way", "req/s", "p50 ms", "p99 ms", "CPU ms")
