@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -165,7 +165,13 @@ def _ways(client: TritonClient, threads: ThreadPoolExecutor) -> dict[str, Ask]:
 def _carrying(image: bytes, region: Region | None) -> InputTensor:
     size = jpeg_size(image)
     assert size is not None
-    return InputTensor.carrying(image, (1, *size, 3), region)
+    tensor = InputTensor.carrying(image, (1, *size, 3))
+    slot = region.take(tensor.size_bytes) if region is not None else None
+    if region is None or slot is None:
+        return tensor
+    laid = region.view(slot).reshape(tensor.array.shape)
+    np.copyto(laid, tensor.array)
+    return replace(tensor, array=laid, region=region, slot=slot)
 
 
 async def _compare(

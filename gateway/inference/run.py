@@ -63,8 +63,6 @@ from tools.signature import takes_raw_pixels
 
 log = structlog.get_logger(__name__)
 
-_SHARED_FROM_BYTES = 32 * 1024
-
 
 @dataclass(slots=True)
 class Stages:
@@ -235,16 +233,11 @@ class Runner:
         if size is not None:
             check_area(*size, self._limits)
             rank = len(chosen.signature.inputs[0].shape)
-            served = chosen.model, chosen.version
-            # A small file is sent in less time than shared memory is asked for.
-            region = self._replicas.region(served) if len(encoded) > _SHARED_FROM_BYTES else None
-            tensor = InputTensor.carrying(encoded, [1, *size, 3][-rank:], region)
+            tensor = InputTensor.carrying(encoded, [1, *size, 3][-rank:])
             try:
                 return await self._ask_tensor(chosen, tensor, request_id, stages)
             except TritonNotDecoded:
                 log.debug("image_not_decoded_by_triton", model=chosen.model)
-            finally:
-                tensor.release()
         return await self._ask(chosen, encoded, request_id, stages)
 
     def _leaves_decoding(self, chosen: ModelVersion) -> bool:

@@ -36,28 +36,17 @@ class InputTensor:
     decoded_shape: tuple[int, ...] | None = None
 
     @classmethod
-    def carrying(
-        cls, encoded: bytes, shape: Sequence[int], region: Region | None = None
-    ) -> "InputTensor":
+    def carrying(cls, encoded: bytes, shape: Sequence[int]) -> "InputTensor":
         """
         Make the input that carries an encoded image.
 
         Args:
             encoded: The file's bytes.
             shape: Of its pixels, as the model takes them: [1, H, W, 3], or [H, W, 3].
-            region: Shared memory to lie in, if there is room.
         """
-        size_bytes = -(-len(encoded) // 3) * 3
-        carried = (*[1] * (len(shape) - 2), -1, 3)
-        slot = region.take(size_bytes) if region is not None else None
-        if region is None or slot is None:
-            filled = np.frombuffer(encoded + bytes(size_bytes - len(encoded)), np.uint8)
-            return cls(
-                filled.reshape(carried), encoded_bytes=len(encoded), decoded_shape=tuple(shape)
-            )
-        view = region.view(slot)
-        view[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-        return cls(view.reshape(carried), region, slot, len(encoded), tuple(shape))
+        filled = np.frombuffer(encoded + bytes(-len(encoded) % 3), np.uint8)
+        carrier = filled.reshape((*[1] * (len(shape) - 2), -1, 3))
+        return cls(carrier, encoded_bytes=len(encoded), decoded_shape=tuple(shape))
 
     @property
     def shape(self) -> tuple[int, ...]:
