@@ -22,6 +22,10 @@ MINUTE_S = 60
 MAX_CATEGORIES = 2000
 """Categories told apart in one cell; more are counted together as "other"."""
 
+# In a row they find the code in the processor's caches, which one request between two images does
+# not; so few that nobody waits for it.
+_COUNTED_AT_ONCE = 64
+
 
 class Key(NamedTuple):
     """What one cell counts. `start_s` is the beginning of its minute, UTC in seconds."""
@@ -87,6 +91,7 @@ class Recorder:
         *,
         max_cells: int,
         clock: Callable[[], float] = time.time,
+        then: Callable[[Observation, str, int], None] = lambda *_: None,
     ) -> None:
         """
         Make an empty recorder.
@@ -95,32 +100,45 @@ class Recorder:
             known: Maps a model's name and a version to labels: "" and 0 for what is not registered.
             max_cells: How many cells are kept while they cannot be stored.
             clock: UTC in seconds.
+            then: Told each request, and the labels that it was counted under.
         """
         self._known = known
         self._max_cells = max_cells
         self._clock = clock
+        self._then = then
+        self._noted: list[tuple[int, str, int, Observation]] = []
         self._cells: dict[Key, Cell] = {}
         self.lost = Losses()
 
-    def record(self, seen: Observation) -> tuple[str, int]:
-        """Count one answered request; return the labels that it was counted under."""
-        model, version = self._known(seen.model, seen.version)
-        start_s = int(self._clock()) // MINUTE_S * MINUTE_S
-        key = Key(start_s, seen.endpoint, model, version, seen.status)
-        cell = self._cells.get(key)
-        if cell is None:
-            if len(self._cells) >= self._max_cells:
-                self._give_up_oldest()
-            cell = self._cells[key] = Cell()
-        cell.add(seen)
-        return model, version
+    def record(self, seen: Observation) -> None:
+        """Take note of one answered request. It is counted when somebody looks, or soon."""
+        self._noted.append((int(self._clock()), *self._known(seen.model, seen.version), seen))
+        if len(self._noted) >= _COUNTED_AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count what was noted."""
+        noted, self._noted = self._noted, []
+        for at_s, model, version, seen in noted:
+            start_s = at_s // MINUTE_S * MINUTE_S
+            key = Key(start_s, seen.endpoint, model, version, seen.status)
+            cell = self._cells.get(key)
+            if cell is None:
+                if len(self._cells) >= self._max_cells:
+                    self._give_up_oldest()
+                cell = self._cells[key] = Cell()
+            cell.add(seen)
+            self._then(seen, model, version)
 
     def unwritten(self) -> list[tuple[Key, Cell]]:
         """List the cells that hold more than was written of them."""
+        self.settle()
         return [(key, cell) for key, cell in self._cells.items() if cell.requests > cell.written]
 
     def forget_written(self) -> None:
         """Drop the cells of past minutes that are written in full."""
+        # A cell that was dropped too early would be made anew, and replace what is stored of it.
+        self.settle()
         now_s = self._clock()
         done = [
             key

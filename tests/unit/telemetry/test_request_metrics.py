@@ -75,11 +75,11 @@ def test_no_durations_have_no_quantile() -> None:
 
 def test_made_up_names_add_no_cell_and_no_series() -> None:
     """100,000 unknown names are one cell and one series."""
-    recorder = Recorder(_known, max_cells=1000, clock=lambda: 0.0)
     instruments = RequestInstruments()
+    recorder = Recorder(_known, max_cells=1000, clock=lambda: 0.0, then=instruments.record)
     for number in range(100_000):
         seen = Observation("run", f"made-up-{number}", number, 409, "model_not_loaded")
-        instruments.record(seen, *recorder.record(seen))
+        recorder.record(seen)
     assert len(recorder.unwritten()) == 1
     families = {family.name: family for family in instruments.registry.collect()}
     assert [sample.value for sample in families["gateway_requests"].samples] == [100_000.0]
@@ -103,6 +103,27 @@ def test_cells_of_a_past_minute_go_once_they_are_written() -> None:
     recorder.forget_written()
     assert recorder.unwritten() == []
     assert recorder.lost.requests == 0
+
+
+def test_a_request_counts_for_when_and_what_it_was() -> None:
+    """However late it is counted: in the minute of its answer, under the names of then."""
+    now_s, known = [59.0], {("m", 1)}
+    told: list[tuple[str, int]] = []
+
+    def labels(model: str, version: int) -> tuple[str, int]:
+        return (model, version) if (model, version) in known else ("", 0)
+
+    recorder = Recorder(
+        labels, max_cells=9, clock=lambda: now_s[0], then=lambda _, *found: told.append(found)
+    )
+    recorder.record(Observation("run", "m", 1, 200))
+    now_s[0] = 60.0
+    known.clear()
+    recorder.record(Observation("run", "m", 1, 200))
+    assert told == []
+    keys = [key for key, _ in recorder.unwritten()]
+    assert [(key.start_s, key.model) for key in keys] == [(0, "m"), (60, "")]
+    assert told == [("m", 1), ("", 0)]
 
 
 def test_what_cannot_be_held_is_given_up_and_counted() -> None:
