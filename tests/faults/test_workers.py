@@ -247,7 +247,7 @@ def test_feedback_finds_the_answer_of_another_worker(clients: dict[str, httpx.Cl
 
 async def test_a_killed_worker_takes_only_its_own_requests_along(gateway: GatewayProcess) -> None:
     """SIGKILL of one under load: the other's callers notice nothing, totals grow, it comes back."""
-    # A test before this one may have ended a worker: callers that come now would all be the other's.
+    # A test before may have ended a worker: callers that come now would all be the other one's.
     await eventually(lambda: _is_back(gateway), within_s=40)
     victim, sibling = (_workers(gateway)[number] for number in ("1", "2"))
     totals = []
