@@ -108,6 +108,9 @@ def _regions() -> set[str]:
     return {path.name for path in Path("/dev/shm").glob("onnx-gateway-*")}
 
 
+_ANSWERS_A_CONNECTION = 100
+
+
 class Callers:
     """Callers that never stop asking; `heard` counts (worker, status or name of the error)."""
 
@@ -125,7 +128,11 @@ class Callers:
             worker = ""
             with httpx.Client(base_url=self._url, timeout=30, trust_env=False) as client:
                 try:
-                    while not self._stop.is_set():
+                    # Not for ever on one connection: which worker has fewest is told in intervals,
+                    # and four that come at once may all be one worker's.
+                    for _ in range(_ANSWERS_A_CONNECTION):
+                        if self._stop.is_set():
+                            break
                         answer = _run(client, **self._asked)
                         worker = answer.headers["X-Gateway-Worker"]
                         self.heard[worker, answer.status_code] += 1
