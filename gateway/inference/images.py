@@ -41,6 +41,8 @@ _JPEG_COLORS = frozenset({"RGB", "YCbCr"})
 # a colour profile.
 _SHORT_SEGMENTS = {0xE0: (b"JFIF", 8), 0xE2: (b"ICC_PROFILE\0", 15)}
 _START_OF_SCAN = 0xDA
+# No length stands behind these, and none of them belongs there; 0xFF is filling.
+_BARE_MARKERS = frozenset({0x00, 0x01, 0xFF, *range(0xD0, 0xDA)})
 _MOST_SEGMENTS = 256
 
 _SMALL_BYTES = 32 * 1024
@@ -89,7 +91,7 @@ def _ordinary_head(encoded: bytes) -> bool:
     at = 2
     for _ in range(_MOST_SEGMENTS):
         head = encoded[at : at + 4]
-        if len(head) < 4 or head[0] != 0xFF:
+        if len(head) < 4 or head[0] != 0xFF or head[1] in _BARE_MARKERS:
             return False
         marker, length = head[1], head[2] << 8 | head[3]
         if marker == _START_OF_SCAN:

@@ -72,6 +72,17 @@ def _adobe(transform: int) -> bytes:
     return b"Adobe\0\x64\0\0\0\0" + bytes((transform,))
 
 
+def _hidden_short_segment(encoded: bytes) -> bytes:
+    """
+    Put filling and a JFIF segment that is too short in front. Whoever takes the filling for a
+    segment jumps over the short one, to what looks like the scan within a comment.
+    """
+    short = b"\xff" + b"\xff\xe0\0\7JFIF\0"
+    landing = 2 + 2 + 0xE000
+    comment = bytes(landing - 2 - len(short) - 4) + b"\xff\xda\0\x0c"
+    return encoded[:2] + short + _with(encoded, 0xFE, comment)[2:]
+
+
 def _sampled(encoded: bytes, factors: Sequence[int]) -> bytes:
     """Write other sampling factors into the frame: the scan fits no more, or fits otherwise."""
     for kind, begin, _ in _segments(encoded):
@@ -123,6 +134,7 @@ def _corpus() -> dict[str, bytes]:
     made["zeros behind"] = plain + bytes(70_000)
     made["no end"] = plain.removesuffix(b"\xff\xd9")
     made["filled up"] = plain[:2] + b"\xff" * 9 + plain[2:]
+    made["filled up, short JFIF"] = _hidden_short_segment(plain)
     made["empty scan"] = plain[: plain.index(b"\xff\xda") + 14] + b"\xff\xd9"
     made["broken Exif"] = _with(plain, 0xE1, b"Exif\0\0II*\0\xff\xff\xff\xff")
     made["short Exif"] = _with(plain, 0xE1, b"Exif\0\0")
