@@ -74,7 +74,7 @@ class Metrics:
     def own(self) -> list[Metric]:
         """Show what this process has counted, without the state that all of a gateway share."""
         self.recorder.settle()
-        return [*self.instruments.collect(), lost_requests(self.recorder)]
+        return [*self.instruments.own(), lost_requests(self.recorder)]
 
     def background(self, *, alone: bool = True) -> Iterator[Coroutine[Any, Any, None]]:
         """

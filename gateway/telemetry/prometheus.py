@@ -2,91 +2,83 @@
 Metrics for Prometheus, by its conventions: base units, `_total` for what only grows, labels only
 from registered names. Series of a version go when the version does.
 
-Counted in plain numbers and shown as the client library's families: its own instruments take a lock
-and some checks for each of the nine numbers that a request changes. The buckets cover a tensor of a
+The client library has no native histograms to write yet; the buckets below cover a tensor of a
 small model up to a request that waits for its deadline.
 
 Source: Prometheus, "Metric and label naming"; the OpenMetrics specification.
 """
 
-import time
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Set
-from typing import NamedTuple
+from collections.abc import Set
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Exemplar
 
 from gateway.telemetry.observation import Observation
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_BOUNDS = [*(str(bound) for bound in BUCKETS_S), "+Inf"]
 _LABELS = ("endpoint", "model", "version")
 
 
-class _Histogram:
-    """Durations by bucket, and the last traced one in each."""
-
-    __slots__ = ("counts", "exemplars", "sum_s")
-
-    def __init__(self) -> None:
-        self.counts = [0] * len(_BOUNDS)
-        self.sum_s = 0.0
-        self.exemplars: dict[int, Exemplar] = {}
-
-    def observe(self, duration_s: float, trace_id: str = "") -> None:
-        place = bisect_left(BUCKETS_S, duration_s)
-        self.counts[place] += 1
-        self.sum_s += duration_s
-        if trace_id:
-            # It leads from a bucket to one trace.
-            self.exemplars[place] = Exemplar({"trace_id": trace_id}, duration_s, time.time())
-
-    def buckets(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
-        """Each bound with the count of what does not exceed it."""
-        shown: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
-        total = 0
-        for place, bound in enumerate(_BOUNDS):
-            total += self.counts[place]
-            exemplar = self.exemplars.get(place)
-            shown.append((bound, total) if exemplar is None else (bound, total, exemplar))
-        return shown
-
-
-class _Key(NamedTuple):
-    endpoint: str
-    model: str
-    version: int
-
-    @property
-    def labels(self) -> list[str]:
-        return [self.endpoint, self.model, _text(self.version)]
-
-
-class _Series:
-    """What is counted of one endpoint, model and version."""
-
-    __slots__ = ("bytes_in", "bytes_out", "codes", "duration", "statuses")
-
-    def __init__(self) -> None:
-        self.statuses: Counter[int] = Counter()
-        self.codes: Counter[str] = Counter()
-        self.duration = _Histogram()
-        self.bytes_in = 0
-        self.bytes_out = 0
-
-
-class RequestInstruments(Collector):
+class RequestInstruments:
     """The counters and histograms of requests, in a registry of their own."""
 
     def __init__(self) -> None:
-        self._series: dict[_Key, _Series] = {}
-        self._stages: dict[tuple[str, int], dict[str, _Histogram]] = {}
+        # One more series for each, that no rule here asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped library
         self.registry = CollectorRegistry()
-        self.registry.register(self)
+        self._requests = Counter(
+            "gateway_requests",
+            "Requests answered, by endpoint, model, version and HTTP status.",
+            (*_LABELS, "status"),
+            registry=self.registry,
+        )
+        self._errors = Counter(
+            "gateway_request_errors",
+            "Requests answered with an error, by the error's code.",
+            (*_LABELS, "code"),
+            registry=self.registry,
+        )
+        self._duration = Histogram(
+            "gateway_request_duration_seconds",
+            "From a request's arrival to the last byte of its answer.",
+            _LABELS,
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._stage = Histogram(
+            "gateway_run_stage_duration_seconds",
+            "A run's stages: queue (for a place), decode (the image), infer (Triton).",
+            ("model", "version", "stage"),
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._bytes_in = Counter(
+            "gateway_request_body_bytes",
+            "Bytes of request bodies.",
+            _LABELS,
+            registry=self.registry,
+        )
+        self._bytes_out = Counter(
+            "gateway_response_body_bytes",
+            "Bytes of response bodies.",
+            _LABELS,
+            registry=self.registry,
+        )
+        # `labels` looks its child up under a lock; these are looked up in one plain dictionary.
+        self._children: dict[tuple[str, str, int, int], _Children] = {}
+
+    def own(self) -> list[Metric]:
+        """Show the requests alone, without what was added."""
+        instruments = (
+            self._requests,
+            self._errors,
+            self._duration,
+            self._stage,
+            self._bytes_in,
+            self._bytes_out,
+        )
+        return [family for instrument in instruments for family in instrument.collect()]
 
     def add(self, collector: Collector) -> None:
         """Show another collector's metrics, too."""
@@ -94,87 +86,66 @@ class RequestInstruments(Collector):
 
     def record(self, seen: Observation, model: str, version: int) -> None:
         """Count one answered request under labels that the recorder found to be registered."""
-        key = _Key(seen.endpoint, model, version)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = _Series()
-        series.statuses[seen.status] += 1
-        series.duration.observe(seen.total_s, seen.trace_id)
-        series.bytes_in += seen.bytes_in
-        series.bytes_out += seen.bytes_out
+        key = seen.endpoint, model, version, seen.status
+        children = self._children.get(key)
+        if children is None:
+            children = self._children[key] = self._make(seen, model, version)
+        # An exemplar leads from a bucket to one trace.
+        exemplar = {"trace_id": seen.trace_id} if seen.trace_id else None
+        children.requests.inc()
+        children.duration.observe(seen.total_s, exemplar)
+        if seen.bytes_in:
+            children.bytes_in.inc(seen.bytes_in)
+        children.bytes_out.inc(seen.bytes_out)
         if seen.code:
-            series.codes[seen.code] += 1
-        if not seen.stages_s:
-            return
-        stages = self._stages.get((model, version))
-        if stages is None:
-            stages = self._stages[model, version] = {}
+            self._errors.labels(seen.endpoint, model, _text(version), seen.code).inc()
         for stage, duration_s in seen.stages_s.items():
-            histogram = stages.get(stage)
+            histogram = children.stages.get(stage)
             if histogram is None:
-                histogram = stages[stage] = _Histogram()
+                histogram = self._stage.labels(model, _text(version), stage)
+                children.stages[stage] = histogram
             histogram.observe(duration_s)
 
-    def collect(self) -> Iterator[Metric]:
-        """Show what was counted."""
-        # Requests go on while another thread shows: copies, each made in one step.
-        series = list(self._series.items())
-        requests = CounterMetricFamily(
-            "gateway_requests",
-            "Requests answered, by endpoint, model, version and HTTP status.",
-            labels=(*_LABELS, "status"),
+    def _make(self, seen: Observation, model: str, version: int) -> "_Children":
+        labels = seen.endpoint, model, _text(version)
+        return _Children(
+            requests=self._requests.labels(*labels, str(seen.status)),
+            duration=self._duration.labels(*labels),
+            bytes_in=self._bytes_in.labels(*labels),
+            bytes_out=self._bytes_out.labels(*labels),
         )
-        errors = CounterMetricFamily(
-            "gateway_request_errors",
-            "Requests answered with an error, by the error's code.",
-            labels=(*_LABELS, "code"),
-        )
-        duration = HistogramMetricFamily(
-            "gateway_request_duration_seconds",
-            "From a request's arrival to the last byte of its answer.",
-            labels=_LABELS,
-        )
-        bytes_in = CounterMetricFamily(
-            "gateway_request_body_bytes", "Bytes of request bodies.", labels=_LABELS
-        )
-        bytes_out = CounterMetricFamily(
-            "gateway_response_body_bytes", "Bytes of response bodies.", labels=_LABELS
-        )
-        for key, one in series:
-            for status, count in list(one.statuses.items()):
-                requests.add_metric([*key.labels, str(status)], count)
-            for code, count in list(one.codes.items()):
-                errors.add_metric([*key.labels, code], count)
-            duration.add_metric(key.labels, one.duration.buckets(), one.duration.sum_s)
-            bytes_in.add_metric(key.labels, one.bytes_in)
-            bytes_out.add_metric(key.labels, one.bytes_out)
-        yield from (requests, errors, duration, self._stage_durations(), bytes_in, bytes_out)
-
-    def _stage_durations(self) -> HistogramMetricFamily:
-        family = HistogramMetricFamily(
-            "gateway_run_stage_duration_seconds",
-            "A run's stages: queue (for a place), decode (the image), infer (Triton).",
-            labels=("model", "version", "stage"),
-        )
-        for (model, version), stages in list(self._stages.items()):
-            for stage, histogram in list(stages.items()):
-                labels = [model, _text(version), stage]
-                family.add_metric(labels, histogram.buckets(), histogram.sum_s)
-        return family
 
     def keep_only(self, registered: Set[tuple[str, int]]) -> None:
         """Drop the series of versions that are registered no more."""
         models = {model for model, _ in registered}
+        gone = [
+            key
+            for key in self._children
+            if key[1] and (key[1] not in models or (key[2] and (key[1], key[2]) not in registered))
+        ]
+        for endpoint, model, version, status in gone:
+            del self._children[endpoint, model, version, status]
+            labels = {"endpoint": endpoint, "model": model, "version": _text(version)}
+            for metric in (self._requests, self._errors, self._duration):
+                metric.remove_by_labels(labels)
+            for metric in (self._bytes_in, self._bytes_out):
+                metric.remove_by_labels(labels)
+            self._stage.remove_by_labels({"model": model, "version": _text(version)})
 
-        def known(model: str, version: int) -> bool:
-            if not model:
-                return True
-            return model in models and (not version or (model, version) in registered)
 
-        self._series = {
-            key: one for key, one in self._series.items() if known(key.model, key.version)
-        }
-        self._stages = {key: one for key, one in self._stages.items() if known(*key)}
+class _Children:
+    """The series of one endpoint, model, version and status."""
+
+    __slots__ = ("bytes_in", "bytes_out", "duration", "requests", "stages")
+
+    def __init__(
+        self, *, requests: Counter, duration: Histogram, bytes_in: Counter, bytes_out: Counter
+    ) -> None:
+        self.requests = requests
+        self.duration = duration
+        self.bytes_in = bytes_in
+        self.bytes_out = bytes_out
+        self.stages: dict[str, Histogram] = {}
 
 
 def _text(version: int) -> str:

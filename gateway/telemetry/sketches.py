@@ -2,23 +2,22 @@
 Latencies in a form that can be added up: DDSketch, whose quantiles are within a fixed share of the
 true ones, however many sketches of however many processes were merged.
 
-The mapping and the stored form are the library's. Recording counts in a dictionary, and reading
-merges the messages as arrays, which is some ten times faster than turning each of thousands back
-into a sketch.
+Recording uses the library's sketch; reading merges the library's protobuf messages as arrays, which
+is some ten times faster than turning each of thousands back into a sketch.
 
 Source: Masson, Rim, Lee, "DDSketch: A Fast and Fully-Mergeable Quantile Sketch with
 Relative-Error Guarantees" (2019).
 """
 
-import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
-from ddsketch import LogarithmicMapping
+from ddsketch import DDSketch, LogarithmicMapping
 from ddsketch.pb import ddsketch_pb2
+from ddsketch.pb.proto import DDSketchProto
 
 RELATIVE_ACCURACY = 0.008
 """A quantile is off by at most this share of its value."""
@@ -26,38 +25,28 @@ SHORTEST_S = 1e-6
 """What is shorter counts as this, so that clock noise needs no bins of its own."""
 
 _MAPPING = LogarithmicMapping(RELATIVE_ACCURACY)
-_KEYS_PER_E = 1 / math.log(_MAPPING.gamma)
 _FRAME = struct.Struct("<BdI")  # length of the name, sum in seconds, length of the sketch
 
 
 class LatencySketch:
-    """
-    Durations as they come in: the library's sketch, as plain counts by its mapping's keys. Adding
-    to that takes a fifth of the time that the library's own `add` does.
-    """
+    """Durations as they come in. `add` costs about two microseconds."""
 
-    __slots__ = ("_counts", "sum_s")
+    __slots__ = ("_sketch", "sum_s")
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
+        self._sketch = DDSketch(RELATIVE_ACCURACY)
         self.sum_s = 0.0
 
     def add(self, duration_s: float) -> None:
         """Add one duration, in seconds."""
         self.sum_s += duration_s
-        key = math.ceil(math.log(max(duration_s, SHORTEST_S)) * _KEYS_PER_E)
-        self._counts[key] = self._counts.get(key, 0) + 1
+        self._sketch.add(max(duration_s, SHORTEST_S))
 
     def message(self) -> bytes:
         """Return the sketch as the library's protobuf message, without the sum."""
-        counts = dict(self._counts)
-        if not counts:
-            return _message(np.zeros(0), 0)
-        first = min(counts)
-        bins = np.zeros(max(counts) - first + 1)
-        for key, count in counts.items():
-            bins[key - first] = count
-        return _message(bins, first)
+        proto = DDSketchProto.to_proto(self._sketch)  # type: ignore[no-untyped-call]  # untyped library
+        message: bytes = proto.SerializeToString()
+        return message
 
 
 class Latencies:
@@ -119,17 +108,13 @@ class Latencies:
 
     def message(self) -> bytes:
         """Return the merged sketch in the library's format."""
-        return _message(self._counts, self._offset)
-
-
-def _message(counts: npt.NDArray[np.float64], offset: int) -> bytes:
-    message: bytes = ddsketch_pb2.DDSketch(
-        mapping=ddsketch_pb2.IndexMapping(gamma=_MAPPING.gamma, indexOffset=0.0),
-        positiveValues=ddsketch_pb2.Store(
-            contiguousBinCounts=counts, contiguousBinIndexOffset=offset
-        ),
-    ).SerializeToString()
-    return message
+        message: bytes = ddsketch_pb2.DDSketch(
+            mapping=ddsketch_pb2.IndexMapping(gamma=_MAPPING.gamma, indexOffset=0.0),
+            positiveValues=ddsketch_pb2.Store(
+                contiguousBinCounts=self._counts, contiguousBinIndexOffset=self._offset
+            ),
+        ).SerializeToString()
+        return message
 
 
 def pack(sketches: Mapping[str, LatencySketch | Latencies]) -> bytes:

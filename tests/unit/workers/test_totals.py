@@ -48,7 +48,7 @@ def test_buckets_add_up_and_the_newest_exemplar_stays() -> None:
         instruments = RequestInstruments()
         seen = Observation("run", "m", 1, status=200, total_s=seconds, trace_id=trace)
         instruments.record(seen, "m", 1)
-        parts.append(list(instruments.collect()))
+        parts.append(instruments.own())
     shown = CollectorRegistry()
     shown.register(Scraped(Totals().merged_with(parts).families()))
     text = generate_latest(shown).decode()  # type: ignore[no-untyped-call]  # untyped library
