@@ -7,12 +7,12 @@ One parser and one connection serve both, and the requests on a connection are a
 
 import asyncio
 import time
-from typing import Any, cast
+from typing import cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.api.metering import CLIENT_GONE
+from gateway.api.metering import CLIENT_GONE, ENDPOINTS
 from gateway.api.plain_run import PlainRuns, Reply
 from gateway.telemetry.observation import Observation
 
@@ -21,10 +21,9 @@ def http_protocol(runs: PlainRuns) -> type[asyncio.Protocol]:
     """Make the class of the connections whose plain runs `runs` answers."""
 
     class Connection(_Connection):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            super().__init__(*arguments, **named)
-            self.runs = runs
+        pass
 
+    Connection.runs = runs
     return Connection
 
 
@@ -43,10 +42,9 @@ class _PlainRun:
     def __init__(self, scope: Scope, model: str, *, keep_alive: bool) -> None:
         self.began_s = time.perf_counter()
         self.scope = scope
-        self.model = model
         self.keep_alive = keep_alive
         self.pieces: list[bytes] = []
-        self.seen = Observation(status=0)
+        self.seen = Observation(ENDPOINTS["run_model"], model)
         self.disconnected = False
         self.response_complete = False
 
@@ -111,13 +109,13 @@ class _Connection(HttpToolsProtocol):
 
     async def _answer(self, run: _PlainRun, image: bytes) -> None:
         try:
-            reply = await self.runs.answer(run.scope, run.model, image, run.seen)
+            reply = await self.runs.answer(run.scope, image, run.seen)
             if self.flow.write_paused and not run.disconnected:
                 await self.flow.drain()
             if not run.disconnected:
                 self._write(run, reply)
         finally:
-            self.runs.count(run.seen, run.model, run.began_s)
+            self.runs.count(run.seen, run.began_s)
 
     def _write(self, run: _PlainRun, reply: Reply) -> None:
         pieces = [STATUS_LINE[reply.status]]
@@ -137,5 +135,5 @@ class _Connection(HttpToolsProtocol):
         if run is not None:
             # The caller left within the body.
             run.seen.status = CLIENT_GONE
-            self.runs.count(run.seen, run.model, run.began_s)
+            self.runs.count(run.seen, run.began_s)
         super().connection_lost(exc)

@@ -1,5 +1,6 @@
 """
-Counting: every request of every endpoint, whatever becomes of it, with its final status.
+Counting: every request that the app answers, whatever becomes of it, with its final status. Plain
+runs are counted where they are answered (`http_protocol.py`).
 
 Pure ASGI and the outermost layer of ours, so that a body that was refused, a path that does not
 exist and a crash are counted like anything else. The layers inside fill in what they know

@@ -21,7 +21,6 @@ from starlette.types import Scope
 
 from gateway.api.base64_image import decode_base64
 from gateway.api.error_handlers import gateway_error, unforeseen
-from gateway.api.metering import ENDPOINTS
 from gateway.api.request_context import name_request
 from gateway.api.serving import answer_headers, caller_of
 from gateway.errors import GatewayError
@@ -90,15 +89,14 @@ class PlainRuns:
             pass
         return None
 
-    async def answer(self, scope: Scope, model: str, image: bytes, seen: Observation) -> Reply:
+    async def answer(self, scope: Scope, image: bytes, seen: Observation) -> Reply:
         """
         Answer a run.
 
         Args:
             scope: The request, in the words of ASGI.
-            model: The model's name.
             image: The image file's bytes.
-            seen: Takes note of what is to be counted.
+            seen: Says which model; takes note of what is to be counted.
         """
         request_id = name_request(scope)
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -106,7 +104,7 @@ class PlainRuns:
         services: Services = self._app.state.services
         try:
             answer = await services.runner.run(
-                model, image, request_id=request_id, key=caller_of(scope), seen=seen
+                seen.model, image, request_id=request_id, key=caller_of(scope), seen=seen
             )
         except GatewayError as error:
             reply = _refusal(await gateway_error(Request(scope), error))
@@ -120,10 +118,8 @@ class PlainRuns:
         named = (b"x-request-id", request_id.encode())
         return Reply(reply.status, [*reply.headers, named, *self._worker], reply.body)
 
-    def count(self, seen: Observation, model: str, began_s: float) -> None:
+    def count(self, seen: Observation, began_s: float) -> None:
         """Count a run that is over; `began_s` is of the performance counter."""
-        seen.endpoint, seen.model = ENDPOINTS["run_model"], model
-        seen.status = seen.status or 500
         seen.total_s = time.perf_counter() - began_s
         services: Services = self._app.state.services
         services.metrics.record(seen)

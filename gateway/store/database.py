@@ -75,7 +75,7 @@ class Database:
 
     async def data_version(self) -> int | None:
         """
-        Tell a number that changes with every commit, at a hundredth of a query's cost; None where
+        Tell a number that changes with every commit, at a tenth of a query's cost; None where
         the database has none, so that it must be asked for what one wants to know.
 
         Raises:
