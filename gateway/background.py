@@ -2,19 +2,26 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
 
+from gateway.backoff import early_deaths, restart_delay_s
+
 log = structlog.get_logger(__name__)
 
+Work = Callable[[], Coroutine[Any, Any, None]]
+"""Begins work that has no end; called again if it failed."""
 
-def run_in_background(
-    stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]
-) -> asyncio.Task[None]:
-    """Run `work` until the stack closes; if it ends by a fault, that is logged."""
-    task = asyncio.create_task(work)
+
+def run_in_background(stack: contextlib.AsyncExitStack, work: Work) -> asyncio.Task[None]:
+    """
+    Run `work` until the stack closes. A fault is logged and the work begun anew, with a growing
+    delay: one row that cannot be read must not end what looks after all the others.
+    """
+    task = asyncio.create_task(_keep_at(work))
 
     async def stop() -> None:
         task.cancel()
@@ -23,6 +30,21 @@ def run_in_background(
     task.add_done_callback(log_fault)
     stack.push_async_callback(stop)
     return task
+
+
+async def _keep_at(work: Work) -> None:
+    faults = 0
+    while True:
+        began_s = time.monotonic()
+        try:
+            await work()
+        except Exception:
+            faults = early_deaths(faults, time.monotonic() - began_s)
+            delay_s = restart_delay_s(faults)
+            log.exception("background_task_failed", again_in_s=delay_s)
+        else:
+            return
+        await asyncio.sleep(delay_s)
 
 
 def log_fault(task: asyncio.Task[Any]) -> None:

@@ -8,6 +8,7 @@ A gateway of one process opens this beside what answers requests; of several, th
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from gateway.background import run_in_background
@@ -156,12 +157,12 @@ async def open_control(
         if urls:
             discovery = Discovery(urls, monitor, settings.triton_admin_key)
             await discovery.refresh()
-            run_in_background(stack, discovery.follow())
+            run_in_background(stack, discovery.follow)
         else:
             await _start_embedded(stack, settings, listener_kind(monitor))
-        run_in_background(stack, registry.follow(settings.catalog_poll_s))
+        run_in_background(stack, partial(registry.follow, settings.catalog_poll_s))
         if models_folder is not None:
-            run_in_background(stack, models_folder.follow())
+            run_in_background(stack, models_folder.follow)
         yield Control(replicas, reconciler, lifecycle, models_folder)
 
 

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prometheus_client.core import Metric
 
+from gateway.background import Work
 from gateway.metrics.gauges import StateCollector, lost_requests
 from gateway.metrics.presence import Presence
 from gateway.metrics.rollout_states import RolloutStates
@@ -76,7 +77,7 @@ class Metrics:
         self.recorder.settle()
         return [*self.instruments.own(), lost_requests(self.recorder)]
 
-    def background(self, *, alone: bool = True) -> Iterator[Coroutine[Any, Any, None]]:
+    def background(self, *, alone: bool = True) -> Iterator[Work]:
         """
         Yield what has to run for as long as the gateway does.
 
@@ -84,12 +85,12 @@ class Metrics:
             alone: This process is the only one of the gateway, or the one for what is done once.
         """
         if self.enabled:
-            yield self.writer.follow(self.flush_interval_s)
-            yield self.presence.follow()
+            yield partial(self.writer.follow, self.flush_interval_s)
+            yield self.presence.follow
         if self.enabled and alone:
-            yield self.sampler.follow()
+            yield self.sampler.follow
         if alone:
-            yield self.rollup.follow()
+            yield self.rollup.follow
 
 
 @contextlib.asynccontextmanager

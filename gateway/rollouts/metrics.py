@@ -33,11 +33,6 @@ class MetricName(StrEnum):
     SCORE_DRIFT = "score_drift"
 
     @property
-    def lower_is_better(self) -> bool:
-        """Its direction."""
-        return self not in {MetricName.ACCURACY, MetricName.AGREEMENT}
-
-    @property
     def paired(self) -> bool:
         """Only pairs of answers to the same request tell about it."""
         return self in {MetricName.AGREEMENT, MetricName.SCORE_DRIFT}

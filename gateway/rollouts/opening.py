@@ -1,11 +1,10 @@
 """Open rollouts: what they need of the settings and of the other services."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
-import structlog
-
+from gateway.background import run_in_background
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
 from gateway.registry.versions import Catalog
@@ -22,8 +21,6 @@ from gateway.store.database import Database
 from gateway.store.evaluations import EvaluationStore
 from gateway.store.feedback import FeedbackStore
 from gateway.store.rollouts import RolloutStore
-
-log = structlog.get_logger(__name__)
 
 _FLUSH_S = 1.0
 
@@ -48,21 +45,15 @@ class OpenRollouts:
     @contextlib.asynccontextmanager
     async def running(self, ask: Ask, ask_version: AskVersion) -> AsyncIterator[None]:
         """Send copies, store counts, evaluate and move rollouts on, as long as the block runs."""
-        self._mirror.start(ask)
-        tasks = [
-            asyncio.create_task(self._recorder.follow(_FLUSH_S)),
-            asyncio.create_task(self._controller.follow()),
-            asyncio.create_task(self.commands.evaluations.follow(ask_version)),
-        ]
-        for task in tasks:
-            task.add_done_callback(_ended)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            # Closed from the last to the first: what the controller and the mirror have counted
+            # when they end is stored by the recorder's last flush.
+            run_in_background(stack, partial(self._recorder.follow, _FLUSH_S))
+            run_in_background(stack, self._controller.follow)
+            run_in_background(stack, partial(self.commands.evaluations.follow, ask_version))
+            self._mirror.start(ask)
+            stack.push_async_callback(self._mirror.close)
             yield
-        finally:
-            await self._mirror.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def open_rollouts(
@@ -125,8 +116,3 @@ class _Routes:
 
     def _take(self, catalog: Catalog) -> None:
         self._traffic = traffic_of(catalog)
-
-
-def _ended(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("background_task_failed", exc_info=error)

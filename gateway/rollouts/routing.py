@@ -91,10 +91,6 @@ class RoutingTable:
         """The same table with one route put in place."""
         return type(self)({**self.routes, route.model: route})
 
-    def without(self, model: str) -> Self:
-        """The same table without one model."""
-        return type(self)({name: route for name, route in self.routes.items() if name != model})
-
 
 def _draws(share: float, salt: str, purpose: str, key: str | bytes) -> bool:
     encoded = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key

@@ -185,6 +185,9 @@ class Hub:
     async def _take_place(self, member: Member) -> None:
         await self._places.acquire()
         member.places += 1
+        if member not in self.pool:
+            # It ended while it waited: nobody else would give this place back.
+            self._free_places(member)
 
     def _give_place(self, member: Member) -> None:
         member.places -= 1
@@ -239,13 +242,15 @@ class Hub:
         """Settle what a worker leaves."""
         self._dead.add(member.counted)
         self.reception.place(member.door.close())
-        for _ in range(member.places):
-            self._places.release()
-        member.places = 0
+        self._free_places(member)
         self._wake()
         if self._opened.is_set():
             self._mirror(self._control.replicas)
         sweep()
+
+    def _free_places(self, member: Member) -> None:
+        while member.places > 0:
+            self._give_place(member)
 
     def _changed(self, catalog: Catalog) -> None:
         self._dead.keep_only(

@@ -126,7 +126,7 @@ class Parent:
                 urls = [parse_triton_url(text) for text in settings.triton_urls]
                 discovery = Discovery(urls, monitor, settings.triton_admin_key)
                 await discovery.refresh()
-                run_in_background(stack, discovery.follow())
+                run_in_background(stack, discovery.follow)
             else:
                 self._embedded = ToldReplica(monitor, replicas)
                 stack.push_async_callback(self._embedded.close)
@@ -134,7 +134,7 @@ class Parent:
                     await self._embedded.came_up(self._endpoint)
             registry.on_change(lambda _catalog: self._say_known())
             self._learn(self._news)
-            run_in_background(stack, self._keep_reporting())
+            run_in_background(stack, self._keep_reporting)
             folder = ToldFolder(self.link, registry) if settings.models_dir is not None else None
             yield Control(replicas, reconciler, lifecycle, folder)
             # What the parent tells from now on is for the next worker.

@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 from prometheus_client.core import Metric
 
-from gateway.triton.embedded.backoff import early_deaths, restart_delay_s
+from gateway.backoff import early_deaths, restart_delay_s
 from gateway.triton.embedded.process import bound_to_this_process, describe_exit
 from gateway.workers.door import Door
 from gateway.workers.link import Handlers, Link

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from gateway.backoff import restart_delay_s
 from gateway.triton.embedded import AlreadyRunning, EmbeddedOptions, EmbeddedTriton, Ports
-from gateway.triton.embedded.backoff import restart_delay_s
 from gateway.triton.embedded.layout import shm_prefix
 from gateway.triton.embedded.orphans import SHARED_MEMORY
 from gateway.triton.embedded.ports import free_ports

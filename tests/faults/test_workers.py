@@ -26,7 +26,7 @@ from tests.gateway_process import GatewayProcess, running_gateway
 
 _REPOSITORY = Path(__file__).parents[2] / "model_repository"
 _KNOWN_WITHIN_S = 0.1
-_ENVIRONMENT = {"WORKERS": "2", "METRICS_FLUSH_INTERVAL_S": "0.5"}
+_ENVIRONMENT = {"WORKERS": "2", "METRICS_FLUSH_INTERVAL_S": "0.5", "MAX_VALIDATIONS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +279,44 @@ async def test_a_killed_worker_takes_only_its_own_requests_along(gateway: Gatewa
 def _is_back(gateway: GatewayProcess) -> bool:
     with httpx.Client(base_url=gateway.url, timeout=30, trust_env=False) as client:
         return client.get("/readyz").headers["X-Gateway-Worker"] == "1"
+
+
+async def test_a_worker_killed_while_it_waits_takes_no_place_along(
+    gateway: GatewayProcess, clients: dict[str, httpx.Client], folder: Path
+) -> None:
+    """One validates, one waits for its turn and is killed: others are validated afterwards."""
+    model = next((_REPOSITORY / "digits").glob("*/model.onnx")).read_bytes()
+
+    def register(client: httpx.Client, name: str) -> int:
+        answer = client.post("/api/v1/register", params={"name": name}, content=model)
+        return answer.status_code
+
+    def uploaded() -> int:
+        files = folder.rglob("*.onnx")
+        return sum(".staging" in path.parts and _size(path) == len(model) for path in files)
+
+    holder, waiter = (_workers(gateway)[number] for number in ("1", "2"))
+    holding = asyncio.create_task(asyncio.to_thread(register, clients["1"], "held"))
+    await eventually(lambda: holder.children() != [])
+    validation = holder.children()[0]
+    validation.suspend()
+    waiting = asyncio.create_task(asyncio.to_thread(register, clients["2"], "waiting"))
+    await eventually(lambda: uploaded() == 2)
+    # What it asks the parent now is asked after the place.
+    await asyncio.to_thread(clients["1"].get, "/metrics")
+    waiter.kill()
+    with pytest.raises(httpx.TransportError):
+        await waiting
+    validation.resume()
+    assert await holding == 200
+    assert register(clients["1"], "later") == 200
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 async def test_all_workers_recover_from_a_killed_triton(

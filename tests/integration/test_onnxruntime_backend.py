@@ -323,17 +323,6 @@ async def test_large_tensors_are_exact(triton: RunningTriton) -> None:
     await triton.unload("large")
 
 
-async def test_reason_of_a_failed_poll(triton: RunningTriton) -> None:
-    """A load that answers only "failed to poll" has its reason in the server's log."""
-    triton.add("unpolled", tiny_classifier())
-    (triton.repository / "unpolled" / "config.pbtxt").write_text('name: "other"\n')
-    with pytest.raises(InferenceServerException, match="failed to poll from model repository"):
-        await triton.load("unpolled")
-    reason = triton.embedded.server_log.find_reason("unpolled")
-    assert reason is not None
-    assert "other" in reason
-
-
 async def test_serves_from_disk(triton: RunningTriton) -> None:
     """Without an override, the config.pbtxt in the repository is what is served."""
     path = triton.add("on_disk", tiny_classifier())

@@ -3,8 +3,7 @@ The server's output: kept on disk within bounds, parsed, and remembered for a wh
 
 A thread reads the pipe, so the server never blocks on a full pipe while our event loop is busy.
 Each line goes to a rotated file with its control characters escaped. Lines that are Triton's own
-log records are also parsed into a ring: there stands the reason of a load that "failed to poll",
-which no API returns.
+log records are also parsed into a ring: its last errors say why a server ended.
 
 Not every line is Triton's: models' names and onnxruntime's messages pass through, and may hold line
 breaks made to look like a record. Triton quotes and escapes its messages, and every record carries
@@ -124,18 +123,6 @@ class ServerLog:
     def records(self, level: Level | None = None) -> list[LogRecord]:
         """Return the remembered records, oldest first."""
         return [record for record in tuple(self._ring) if level in (None, record.level)]
-
-    def find_reason(self, model: str) -> str | None:
-        """
-        Return the last error that names `model` as one of its words, or None.
-
-        This is where a load that answered "failed to poll from model repository" says why.
-        """
-        named = re.compile(rf"(?<![\w.-]){re.escape(model)}(?![\w-]|\.\w)")
-        for record in reversed(self.records("error")):
-            if named.search(record.message):
-                return clean_reason(record.message)
-        return None
 
     def last_errors(self, *, since: float = 0.0, count: int = 3) -> str:
         """Return the last errors since a monotonic time in one line, for a message."""

@@ -78,17 +78,6 @@ def test_tells_and_remembers(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().splitlines() == [noise, LINE, "no record"]
 
 
-def test_finds_the_reason_of_a_model(tmp_path: Path) -> None:
-    """The last error that names the model, and not one whose name begins the same."""
-    lines = [
-        f"E1123 02:27:24.070358 77 x.cc:1] \"Poll failed for model directory '{name}': {why}\""
-        for name, why in [("m", "first"), ("m", "second"), ("m.b", "other"), ("m-2", "other")]
-    ]
-    log, _ = fed(tmp_path / "log", *lines)
-    assert log.find_reason("m") == "Poll failed for model directory 'm': second"
-    assert log.find_reason("q") is None
-
-
 def test_file_is_bounded(tmp_path: Path) -> None:
     """However much the server writes, a fixed number of bounded files is kept."""
     fed(tmp_path / "log", *(f"{n:04d} " + "x" * 95 for n in range(2000)), file_bytes=5000, files=3)

@@ -1,4 +1,4 @@
-"""How long to wait before the server is started again."""
+"""How long to wait before something that ended is started again: a process, or a task."""
 
 # Long enough to have loaded what it should and to have answered: what dies later is a single event.
 LONG_LIFE_S = 2.0
@@ -7,7 +7,7 @@ LONGEST_DELAY_S = 30.0
 
 
 def early_deaths(before: int, lived_s: float) -> int:
-    """Return the count of early deaths in a row, now that one more server died after `lived_s`."""
+    """Return the count of early deaths in a row, now that one more ended after `lived_s`."""
     return 0 if lived_s >= LONG_LIFE_S else before + 1
 
 
