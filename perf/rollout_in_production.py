@@ -11,26 +11,33 @@ decisions    A better version (90.0 % → 97.3 %) is to be promoted, and a worse
              and how long after the verdict a caller still got an answer of the version that lost.
 switching    200 callers while a version is promoted, rolled back and the alias moved by hand: how
              many were failed, or answered by a version that was not in force.
-shadow_cost  What callers wait without a shadow, without one again (the noise), with one at 100 %,
+shadow_cost  What a caller waits without a shadow, without one again (the noise), with one at 100 %,
              and with one whose challenger hangs: in turns, so that what else the machine does
-             falls on all.
+             falls on all. A version can hang by computing alone, so its processes are held to one
+             core, and compared with no shadow while other processes take that core.
 
 Everything that bad versions are made of: `rollout_versions`.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from gateway.triton.embedded.stubs import StubWatch
 from perf import rollout_versions
 from perf.rollout_versions import FIRST, SECOND
 from tests.gateway_process import GatewayProcess, running_gateway
@@ -42,6 +49,7 @@ _ENVIRONMENT = {
     "CHALLENGER_TIMEOUT_S": "0.5",
     "MAX_WAITING_RUNS": "1000",
 }
+_LAST_CORE = max(os.sched_getaffinity(0))
 _WITHIN_S = 60.0
 # Products of matrices: seconds for one picture in five, with a core at work for as long.
 _HANGS = 500_000
@@ -247,6 +255,9 @@ def switching(gateway: GatewayProcess, options: argparse.Namespace) -> dict[str,
     }
 
 
+_NONE, _BUSY, _HANGING = "none", "none, a core busy otherwise", "one that hangs"
+
+
 def shadow_cost(gateway: GatewayProcess, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one caller with and without a shadow at 100 %, in turns."""
     with tempfile.TemporaryDirectory() as folder:
@@ -256,7 +267,8 @@ def shadow_cost(gateway: GatewayProcess, options: argparse.Namespace) -> list[di
         version = register(gateway, "cost", hanging)
         for each in (2, version):
             _load(gateway, "cost", version=each)
-    kinds = {"none": None, "none again": None, "shadow": 2, "shadow that hangs": version}
+    stubs = _hold_to_last_core(gateway, version)
+    kinds = {_NONE: None, "none again": None, "one": 2, _BUSY: None, _HANGING: version}
     took_ms: dict[str, list[float]] = {kind: [] for kind in kinds}
     p99_ms: dict[str, list[float]] = {kind: [] for kind in kinds}
     sent = rollout_versions.pictures()
@@ -264,7 +276,8 @@ def shadow_cost(gateway: GatewayProcess, options: argparse.Namespace) -> list[di
         order = list(kinds) if turn % 2 == 0 else list(reversed(kinds))
         for kind in order:
             rollout = _shadow(gateway, kinds[kind])
-            with Load(gateway.url, "cost", sent, clients=1) as load:
+            load = Load(gateway.url, "cost", sent, clients=1, pause_s=options.pause_ms / 1000)
+            with _last_core_busy(stubs if kind == _BUSY else 0), load:
                 threading.Event().wait(options.seconds)
             if rollout is not None:
                 gateway.client.post(f"/api/v1/rollouts/{rollout}/rollback").raise_for_status()
@@ -282,6 +295,31 @@ def shadow_cost(gateway: GatewayProcess, options: argparse.Namespace) -> list[di
         }
         for kind, values in took_ms.items()
     ]
+
+
+def _hold_to_last_core(gateway: GatewayProcess, version: int) -> int:
+    """Let a version's processes use the last core alone; return how many they are."""
+    found = [
+        stub.pid
+        for folder in (gateway.folder / "var/triton").rglob("instances")
+        for _, stub in StubWatch(folder).present()
+        if (stub.model, stub.version) == ("cost", version)
+    ]
+    for pid in found:
+        psutil.Process(pid).cpu_affinity([_LAST_CORE])
+    assert found, "no process of the version"
+    return len(found)
+
+
+@contextlib.contextmanager
+def _last_core_busy(processes: int) -> Iterator[None]:
+    """Take the last core with so many processes, for the length of the block."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(processes):
+            busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(busy.kill)
+            psutil.Process(busy.pid).cpu_affinity([_LAST_CORE])
+        yield
 
 
 def _shadow(gateway: GatewayProcess, version: int | None) -> str | None:

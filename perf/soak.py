@@ -5,9 +5,11 @@ Many requests, and what grows: memory of the gateway and of Triton, open files, 
     python -m perf.soak --requests 100000 --kill-every 20 --reload-every 15
 
 `--kill-every` ends tritonserver and a model's process in turn with SIGKILL, under load; answers of
-503 are then expected. `--reload-every` unloads and loads the model, under load. The exit code is 1
-when anything has grown that should not, when something was left behind in /dev/shm, when a request
-failed that should not, or when the gateway does not answer rightly at the end.
+503 are then expected. `--reload-every` unloads and loads the model, under load. Every other stretch
+is then left in peace: all must answer again, and it gives new processes and old ones the same load
+before they are compared. The exit code is 1 when anything has grown that should not, when something
+was left behind in /dev/shm, when a request failed that should not, or when the gateway does not
+answer rightly at the end.
 """
 
 import argparse
@@ -175,31 +177,48 @@ def every(seconds: float, act: Callable[[], None], calm: threading.Lock) -> Iter
             thread.join()
 
 
-def soak(
-    server: Server, watcher: Watcher, arguments: argparse.Namespace
-) -> tuple[list[Sample], int]:
+@dataclass
+class Soaked:
+    """What a soak found: its samples, and the requests that failed in peace and among faults."""
+
+    samples: list[Sample]
+    answered: int = 0
+    failed_in_peace: int = 0
+    failed_among_faults: int = 0
+
+
+def soak(server: Server, watcher: Watcher, arguments: argparse.Namespace) -> Soaked:
     """
-    Load in stretches; give the samples and the number of errors. A sample is taken after each
-    stretch, when the gateway answers rightly again: it raises if that never happens.
+    Load in stretches. A sample is taken after each that was left in peace; it raises if the gateway
+    does not answer rightly after one that was not.
     """
-    samples, answered, errors, calm = [], 0, 0, threading.Lock()
+    faults = arguments.kill_every > 0 or arguments.reload_every > 0
+    soaked, calm = Soaked([]), threading.Lock()
+
+    def stretch() -> int:
+        done = load.run_load(
+            server.url,
+            server.workload.body,
+            concurrency=arguments.concurrency,
+            seconds=_CHUNK_S,
+        )
+        soaked.answered += done.requests - done.errors
+        return done.errors
+
     with (
         every(arguments.kill_every, killer(watcher), calm),
         every(arguments.reload_every, reloader(server), calm),
     ):
-        while answered < arguments.requests:
-            done = load.run_load(
-                server.url,
-                server.workload.body,
-                concurrency=arguments.concurrency,
-                seconds=_CHUNK_S,
-            )
-            answered, errors = answered + done.requests - done.errors, errors + done.errors
+        while soaked.answered < arguments.requests:
+            if faults:
+                soaked.failed_among_faults += stretch()
             with calm:
                 server.wait_until_ready()
-                samples.append(watcher.look(answered))
-            print(samples[-1], f"errors={errors}", flush=True)
-    return samples, errors
+                soaked.failed_in_peace += stretch()
+                soaked.samples.append(watcher.look(soaked.answered))
+            failed = soaked.failed_among_faults, soaked.failed_in_peace
+            print(soaked.samples[-1], f"errors={failed[0]}+{failed[1]}", flush=True)
+    return soaked
 
 
 def read_arguments() -> argparse.Namespace:
@@ -221,20 +240,22 @@ def main() -> int:
     arguments = read_arguments()
     load.ensure_wrk()
     described = machine.describe(CHECKOUT, "perf.soak")
-    faults = arguments.kill_every > 0 or arguments.reload_every > 0
     with tempfile.TemporaryDirectory(prefix="soak-") as place:
         workload = make_workloads(Path(place))["W2"]
         with running_servers(["gateway"], workload, Path(place) / "run") as running:
             server = running["gateway"]
             watcher = Watcher(server)
-            samples, errors = soak(server, watcher, arguments)
+            soaked = soak(server, watcher, arguments)
+    samples = soaked.samples
+    failed = soaked.failed_in_peace + soaked.failed_among_faults
     found = judge(samples, arguments.warm_up)
     found += [f"left behind: {path}" for path in watcher.left_behind()]
-    if errors and not faults:
-        found.append(f"{errors} requests failed")
+    if soaked.failed_in_peace:
+        found.append(f"{soaked.failed_in_peace} requests failed in peace")
     result = {
         "machine": described,
-        "errors": errors,
+        "errors": failed,
+        "failed_in_peace": soaked.failed_in_peace,
         "found": found,
         "samples": [asdict(sample) for sample in samples],
     }
@@ -243,7 +264,7 @@ def main() -> int:
     for name, sample in (("first", samples[0]), ("last", samples[-1])):
         table.add_row(name, *(f"{value:,}" for value in asdict(sample).values()))
     Console().print(table)
-    print("\n".join(found) or f"Nothing grew; {errors} of {samples[-1].requests} failed.")
+    print("\n".join(found) or f"Nothing grew; {failed} failed, {soaked.answered} did not.")
     return int(bool(found))
 
 

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 
 def find_binaries() -> Path | None:
     """Find where PostgreSQL's programs are: newest version first, then PATH."""
@@ -43,6 +45,19 @@ class PostgresServer:
     def stop(self) -> None:
         """End it at once, as a crash would."""
         self._control("-m", "immediate", "stop")
+
+    @contextlib.contextmanager
+    def halted(self) -> Iterator[None]:
+        """Let it answer nobody for the length of the block, as a network that lost it would."""
+        server = psutil.Process(int((self._folder / "data/postmaster.pid").read_text().split()[0]))
+        processes = [server, *server.children()]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     def _control(self, *arguments: str | Path) -> None:
         self._run("pg_ctl", "-D", self._folder / "data", "-w", *arguments)

@@ -31,6 +31,10 @@ from gateway.errors import StoreUnavailable
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 5
+# Waiting for the turn to write counts, too. A server that was halted, or that a network has cut off
+# without a word, would otherwise be waited for as long as TCP likes: hours.
+ANSWER_TIMEOUT_S = 30.0
 # Any constant that no other application of the same server uses as an advisory lock.
 _MIGRATION_LOCK = 0x6F6E_6E78
 
@@ -38,8 +42,15 @@ _MIGRATION_LOCK = 0x6F6E_6E78
 class Database:
     """An open database. Make it with `open_database`."""
 
-    def __init__(self, engine: AsyncEngine, *, sqlite_path: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        sqlite_path: str | None = None,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> None:
         self._engine = engine
+        self._answer_timeout_s = answer_timeout_s
         self._observer = _SqliteObserver(sqlite_path) if sqlite_path else None
         self._write_engine = engine.execution_options(sqlite_begin="IMMEDIATE")
         self._writing = asyncio.Lock()
@@ -50,10 +61,13 @@ class Database:
         A session that only reads.
 
         Raises:
-            StoreUnavailable: The database cannot be reached.
+            StoreUnavailable: The database cannot be reached, or does not answer.
         """
         with _driver_errors():
-            async with AsyncSession(self._engine, expire_on_commit=False) as session:
+            async with (
+                asyncio.timeout(self._answer_timeout_s),
+                AsyncSession(self._engine, expire_on_commit=False) as session,
+            ):
                 yield session
 
     @contextlib.asynccontextmanager
@@ -62,11 +76,12 @@ class Database:
         A transaction: committed at the end of the block, rolled back by an exception.
 
         Raises:
-            StoreUnavailable: The database cannot be reached, or stayed locked.
+            StoreUnavailable: The database cannot be reached, does not answer, or stayed locked.
             IntegrityError: A constraint was broken (somebody else was first).
         """
         with _driver_errors():
             async with (
+                asyncio.timeout(self._answer_timeout_s),
                 self._writing,
                 AsyncSession(self._write_engine, expire_on_commit=False) as session,
                 session.begin(),
@@ -129,12 +144,13 @@ def is_there(url: str) -> bool:
     return not _is_sqlite(parsed) or Path(parsed.database or "").is_file()
 
 
-async def open_database(url: str) -> Database:
+async def open_database(url: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> Database:
     """
     Open a database and bring its tables to the newest schema.
 
     Args:
         url: A SQLAlchemy URL of SQLite or PostgreSQL; the driver is chosen here.
+        answer_timeout_s: How long one reading or one transaction may take, in seconds.
 
     Raises:
         StoreUnavailable: It cannot be reached or migrated.
@@ -144,10 +160,18 @@ async def open_database(url: str) -> Database:
         with _driver_errors():
             engine = _sqlite_engine(parsed)
     else:
-        engine = create_async_engine(_postgresql(parsed), pool_pre_ping=True)
+        engine = create_async_engine(
+            _postgresql(parsed),
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
+        )
     with _driver_errors():
         await asyncio.to_thread(_migrate, parsed)
-    return Database(engine, sqlite_path=parsed.database if _is_sqlite(parsed) else None)
+    return Database(
+        engine,
+        sqlite_path=parsed.database if _is_sqlite(parsed) else None,
+        answer_timeout_s=answer_timeout_s,
+    )
 
 
 def _is_sqlite(url: URL) -> bool:
@@ -182,7 +206,11 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
 def _migrate(url: URL) -> None:
     """Bring the schema up to date; gateways that start at once do it one after the other."""
     sqlite = _is_sqlite(url)
-    engine = _sqlite_migrating(url) if sqlite else create_engine(_postgresql(url))
+    if sqlite:
+        engine = _sqlite_migrating(url)
+    else:
+        waits = {"connect_timeout": _CONNECT_TIMEOUT_S}
+        engine = create_engine(_postgresql(url), connect_args=waits)
     try:
         with _file_lock(url) if sqlite else contextlib.nullcontext(), engine.begin() as connection:
             if not sqlite:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from gateway.background import log_fault
+
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
@@ -184,6 +186,7 @@ class Entrance:
                 task = loop.create_task(self._serve(connection))
                 self._opening.add(task)
                 task.add_done_callback(self._opening.discard)
+                task.add_done_callback(log_fault)
             with contextlib.suppress(OSError):
                 self._far.send(b"k")
 

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from gateway.app import create_app
-from gateway.background import run_in_background
+from gateway.background import log_fault, run_in_background
 from gateway.control import Control, open_control, open_registry, open_store
 from gateway.metrics.opening import Metrics, open_metrics
 from gateway.registry.lifecycle import Lifecycle
@@ -216,6 +216,7 @@ class _AnnouncedReplica(EmbeddedReplica):
             hear()
 
         self._last = asyncio.create_task(wait_and_hear())
+        self._last.add_done_callback(log_fault)
 
 
 def _none_shared(_replica: Replica) -> int:

@@ -16,6 +16,7 @@ from gateway.errors import StoreUnavailable, VersionConflict
 from gateway.store.database import Database, open_database
 from gateway.store.tables import Base
 from gateway.store.versions import NewVersion, VersionStore
+from tests.postgres import find_binaries, running_postgres_server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -114,6 +115,24 @@ async def test_a_commit_of_anybody_is_seen_without_a_query(tmp_path: Path) -> No
     assert len(set(seen)) == 3
     for each in (database, other):
         await each.close()
+
+
+async def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
+    """Reads and writes fail in time while PostgreSQL stands still, and work again after it."""
+    if (binaries := find_binaries()) is None:
+        pytest.skip("no PostgreSQL server on this machine (Debian: package postgresql)")
+    with running_postgres_server(binaries) as server:
+        database = await open_database(server.url, answer_timeout_s=1.0)
+        store = VersionStore(database)
+        await store.add_version(_version("m"), actor="t")
+        with server.halted():
+            with pytest.raises(StoreUnavailable):
+                await store.generation()
+            with pytest.raises(StoreUnavailable):
+                await store.add_version(_version("n"), actor="t")
+        await store.add_version(_version("o"), actor="t")
+        assert {row.model for row in (await store.read_all()).versions} == {"m", "o"}
+        await database.close()
 
 
 async def test_a_sqlite_commit_survives_a_power_cut(tmp_path: Path) -> None:
