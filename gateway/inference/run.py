@@ -365,7 +365,8 @@ class Runner:
             raise
         except TritonRejected as error:
             raise ImageMismatch(
-                f"Model {chosen.model} does not take an input of shape {list(tensor.shape)}."
+                f"Model {chosen.model} does not take this input of shape {list(tensor.shape)}: "
+                f"{error.reason}"
             ) from error
         except TritonNotReady:
             raise
@@ -375,7 +376,8 @@ class Runner:
             ) from error
         except (TritonFailed, TritonError) as error:
             raise InferenceFailed(
-                f"Model {chosen.model} failed on an input of shape {list(tensor.shape)}."
+                f"Model {chosen.model} failed on an input of shape {list(tensor.shape)}: "
+                f"{error.reason}"
             ) from error
         finally:
             stages.infer_s = time.perf_counter() - began_s

@@ -13,6 +13,7 @@ client.
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -38,6 +39,10 @@ _UNREGISTER_TIMEOUT_S = 1.0
 _NOT_DECODED = "image not decoded"
 _REGION_UNKNOWN = "Unable to find shared memory region"
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
+_LAYERS = re.compile(
+    r"^(\[request id: [^\]]*\] )?(onnx runtime error( \d+)?: )?(\[ONNXRuntimeError\] : \d+ : \w+ : )?"
+)
+_LONGEST_REASON = 400
 
 
 class TritonError(Exception):
@@ -46,6 +51,7 @@ class TritonError(Exception):
 
     TritonError
     ├── TritonUnreachable     no answer at all: the process or the way to it is gone
+    │   └── TritonSilent      no answer to a control call by its deadline
     ├── TritonNotReady        it answers, but not for this model or version
     ├── TritonQueueFull       the model's queue is at its limit
     ├── TritonRejected        it says that the request is wrong (4xx)
@@ -54,9 +60,19 @@ class TritonError(Exception):
         └── StubLost          the process that runs the model is gone or stuck
     """
 
+    @property
+    def reason(self) -> str:
+        """What was said, in one line, without the names of the layers that it came through."""
+        first = str(self).strip().partition("\n")[0][:_LONGEST_REASON]
+        return _LAYERS.sub("", first) or "no reason given"
+
 
 class TritonUnreachable(TritonError):
     """No answer: connection refused, reset, or timed out below the request's deadline."""
+
+
+class TritonSilent(TritonUnreachable):
+    """The connection stands, and no answer to a control call came by its deadline."""
 
 
 class TritonNotReady(TritonError):
@@ -68,7 +84,7 @@ class TritonQueueFull(TritonError):
 
 
 class TritonRejected(TritonError):
-    """Triton says that the request is at fault."""
+    """Triton, or onnxruntime in it, says that the request is at fault."""
 
 
 class TritonNotDecoded(TritonRejected):
@@ -244,13 +260,19 @@ class TritonClient:
         that the config names is ready.
 
         Raises:
-            TritonFailed: A version could not be loaded; what was ready before still is.
-            TritonUnreachable: No answer within `timeout_s`.
+            TritonFailed: A version could not be loaded, or not in time (Triton goes on with it);
+                what was ready before still is.
+            TritonUnreachable: There is nobody to ask.
         """
-        with _control_errors():
-            await self._grpc.load_model(
-                name, headers=self._admin, config=config_json, client_timeout=timeout_s
-            )
+        try:
+            with _control_errors():
+                await self._grpc.load_model(
+                    name, headers=self._admin, config=config_json, client_timeout=timeout_s
+                )
+        except TritonSilent as error:
+            raise TritonFailed(
+                f"Triton was not done within {timeout_s:g} s (LOAD_TIMEOUT_S)"
+            ) from error
 
     async def unload(self, name: str, *, timeout_s: float) -> None:
         """
@@ -376,7 +398,9 @@ def _control_errors() -> Iterator[None]:
 
 def _control_error(error: InferenceServerException) -> TritonError:
     status, message = str(error.status()), str(error.message())
-    if status in {"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}:
+    if status == "StatusCode.DEADLINE_EXCEEDED":
+        return TritonSilent(message)
+    if status in {"StatusCode.UNAVAILABLE", "StatusCode.CANCELLED"}:
         return TritonUnreachable(message)
     return TritonFailed(message)
 

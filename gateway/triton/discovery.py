@@ -87,36 +87,27 @@ class Discovery:
         self._monitor = monitor
         self._admin_key = admin_key
         self._known: dict[str, Replica] = {}
+        self._found: dict[TritonUrl, dict[str, TritonEndpoint]] = {}
 
     async def refresh(self) -> None:
         """Look every name up once. A name that is not found keeps the replicas that it had."""
         for url in self._urls:
-            hosts = {url.host}
-            if url.by_dns:
-                hosts = await _addresses(url.host) or {
-                    replica.rsplit(":", 1)[0].strip("[]") for replica in self._known
-                }
-            endpoints = {e.http_url: e for e in (url.endpoint(h, self._admin_key) for h in hosts)}
-            for name in endpoints.keys() - self._known.keys():
-                self._known[name] = Replica(name, endpoints[name])
-                self._monitor.watch(self._known[name])
-            if url.by_dns:
-                gone = [n for n in self._known if n not in endpoints and self._of(n, url)]
-                for name in gone:
-                    log.info("replica_gone", replica=name)
-                    await self._monitor.forget(self._known.pop(name))
+            if hosts := await _addresses(url.host) if url.by_dns else {url.host}:
+                endpoints = [url.endpoint(host, self._admin_key) for host in hosts]
+                self._found[url] = {endpoint.http_url: endpoint for endpoint in endpoints}
+        found = {name: e for endpoints in self._found.values() for name, e in endpoints.items()}
+        for name in found.keys() - self._known.keys():
+            self._known[name] = Replica(name, found[name])
+            self._monitor.watch(self._known[name])
+        for name in self._known.keys() - found.keys():
+            log.info("replica_gone", replica=name)
+            await self._monitor.forget(self._known.pop(name))
 
     async def follow(self) -> None:
         """Look up again and again, for ever."""
         while True:
             await asyncio.sleep(_LOOK_UP_EVERY_S)
             await self.refresh()
-
-    def _of(self, name: str, url: TritonUrl) -> bool:
-        fixed = {
-            other.endpoint(other.host, None).http_url for other in self._urls if not other.by_dns
-        }
-        return name not in fixed and name.endswith(f":{url.http_port}")
 
 
 async def _addresses(host: str) -> set[str]:

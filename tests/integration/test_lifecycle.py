@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.eventually import eventually
 from tests.gateway_process import GatewayProcess, running_gateway
-from tests.model_family import classifier_case, original_model
+from tests.model_family import FAMILY, classifier_case, original_model
 from tools.model_config import ConfigOptions
 from tools.publish import publish_version
 
@@ -28,6 +28,8 @@ def shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway
     original_model(models / "m.onnx", 10)
     classifier_case("nchw", (None, 3, None, None)).build(models / "nchw.onnx")
     classifier_case("fixed", (None, 64, 64, 3)).build(models / "fixed.onnx")
+    flattening = next(case for case in FAMILY if case.id == "one-size-declared-free")
+    flattening.build(models / "flattens.onnx")
     with running_gateway(folder, environment={"MODELS_DIR": str(models)}) as process:
         yield process
 
@@ -212,6 +214,17 @@ def test_a_model_that_does_not_take_raw_pixels_says_so(shared_gateway: GatewayPr
     answer = _ask(shared_gateway, "nchw")
     assert (answer.status_code, answer.json()["code"]) == (422, "preprocessing_required")
     assert "3" in answer.json()["detail"]
+
+
+def test_an_image_that_a_step_of_the_model_minds_says_which(shared_gateway: GatewayProcess) -> None:
+    """A size that only a step inside minds: 502 with what onnxruntime says of that step."""
+    assert shared_gateway.client.post("/api/v1/load", params={"name": "flattens"}).content == b"200"
+    answer = _ask(shared_gateway, "flattens")
+    detail = answer.json()["detail"]
+    assert (answer.status_code, answer.json()["code"]) == (502, "inference_failed"), detail
+    assert "[1, 20, 20, 3]" in detail
+    assert "MatMul" in detail
+    assert "onnx runtime error" not in detail
 
 
 def test_an_image_of_the_wrong_size_names_both_shapes(shared_gateway: GatewayProcess) -> None:

@@ -1,6 +1,11 @@
-"""A client that is closed while it is being waited for: what waits must hear of it and go on."""
+"""
+Control calls that get no answer in time, and clients that are closed while they are waited for:
+what waits must hear of it and go on.
+"""
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,10 +14,10 @@ import pytest
 from gateway.triton.client import TritonClient, TritonUnreachable
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.monitor import Monitor
-from gateway.triton.reconciler import Reconciler
+from gateway.triton.reconciler import DesiredModel, Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet
 from tests.eventually import eventually
-from tests.running_triton import RunningTriton
+from tests.running_triton import RunningTriton, tiny_classifier, tiny_config
 
 
 @asynccontextmanager
@@ -84,3 +89,19 @@ async def test_a_replica_is_watched_on_after_it_was_replaced(triton: RunningTrit
     await eventually(lambda: replica.live, within_s=5)
     await monitor.stop()
     await replicas.close()
+
+
+async def test_a_load_that_takes_too_long_is_a_failed_load(triton: RunningTriton) -> None:
+    """Its reason names the setting, it is tried again later, and the replica still serves."""
+    triton.add("late", tiny_classifier())
+    wanted = DesiredModel("late", json.dumps(tiny_config()), frozenset({1}))
+    reconciler = Reconciler(lambda: {"late": wanted}, load_timeout_s=0.02)
+    replica = Replica("busy", triton.endpoint)
+    replica.observe([], read_at_s=time.monotonic())
+    await reconciler.reconcile(replica)
+    failure = reconciler.failure(replica, "late", 1)
+    assert failure is not None
+    assert failure.reason == "Triton was not done within 0.02 s (LOAD_TIMEOUT_S)"
+    assert failure.retry_at_s > time.monotonic()
+    assert replica.live
+    await replica.client.close()

@@ -15,6 +15,7 @@ from typing import Any
 from gateway.registry.child_process import Ended, run_child
 from gateway.registry.validation.child import REPORT_FILE
 from gateway.registry.validation.report import STAGES, Report, Stage
+from gateway.triton.embedded.process import describe_exit
 from tools.signature import TensorSignature
 
 _MODULE = "gateway.registry.validation.child"
@@ -135,5 +136,5 @@ def _meaning(ended: Ended) -> tuple[str, str]:
     )
     if starved:
         return "validation_out_of_memory", "The model needs more memory than it may have."
-    how = signal.Signals(-ended.code).name if ended.code < 0 else f"exit code {ended.code}"
+    how = describe_exit(ended.code)
     return "validation_crashed", f"The model crashed the process that validates it: {how}."

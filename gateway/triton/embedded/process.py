@@ -43,6 +43,10 @@ class TritonProcess:
         Args:
             command: What to execute.
             output: File descriptor for stdout and stderr; the caller closes its own copy.
+
+        Raises:
+            OSError: It cannot be executed.
+            psutil.NoSuchProcess: It ended at once.
         """
         process = await asyncio.create_subprocess_exec(
             *bound_to_this_process(),
@@ -54,7 +58,12 @@ class TritonProcess:
             stderr=output,
             start_new_session=True,
         )
-        return cls(process)
+        try:
+            return cls(process)
+        except psutil.NoSuchProcess:
+            # It is gone already, and with it whatever it had begun.
+            await process.wait()
+            raise
 
     @property
     def pid(self) -> int:
@@ -88,8 +97,8 @@ class TritonProcess:
         """Whether all of `ports` are its own: a stranger may answer on one of them."""
         try:
             connections = self._ps.net_connections(kind="tcp")
-        except psutil.NoSuchProcess:
-            return False
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False  # it has ended, or is ending: its files cannot be read any more
         own = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
         return own.issuperset(ports)
 
@@ -125,4 +134,12 @@ def describe_exit(returncode: int) -> str:
     """Say how a process ended: "exit status 1", "killed by SIGKILL"."""
     if returncode >= 0:
         return f"exit status {returncode}"
-    return f"killed by {signal.Signals(-returncode).name}"
+    return f"killed by {signal_name(-returncode)}"
+
+
+def signal_name(number: int) -> str:
+    """Name a signal: "SIGKILL"; those without a name of their own by number: "signal 37"."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

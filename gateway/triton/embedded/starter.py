@@ -87,9 +87,11 @@ class Starter:
 
     def close(self) -> None:
         """Give the directory back; nothing of the server is left then."""
-        self.sweep()
-        self.log.close()
-        os.close(self._lock)
+        try:
+            self.sweep()
+            self.log.close()
+        finally:
+            os.close(self._lock)
 
     async def launch(self) -> Server:
         """

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.triton.embedded.process import describe_exit
+
 HALTED_S = 0.5
 # Triton collects a stub that it ended itself within about a second.
 STILLBORN_S = 2.0
@@ -68,7 +70,8 @@ class StubWatch:
                 since = self._halted_since.setdefault(stub.pid, now)
                 if now - since < self._halted_s:
                     continue
-                os.kill(stub.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has ended since
+                    os.kill(stub.pid, signal.SIGKILL)
                 detail = f"was halted for {now - since:.1f} s and had to be killed"
             elif state in (ZOMBIE, GONE):
                 detail = "ended: " + describe_wait_status(status)
@@ -143,6 +146,4 @@ def describe_wait_status(status: int | None) -> str:
     """Say how a process ended: "killed by SIGSEGV", "exit status 1"."""
     if status is None:
         return "nobody saw how"
-    if os.WIFSIGNALED(status):
-        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exit status {os.waitstatus_to_exitcode(status)}"
+    return describe_exit(os.waitstatus_to_exitcode(status))

@@ -148,6 +148,10 @@ class EmbeddedTriton:
             except (StartFailed, OSError) as error:
                 log.error("triton_start_failed", error=str(error))  # noqa: TRY400 - it is expected
                 deaths += 1
+            except Exception:
+                # Nobody else would bring the server back.
+                log.exception("triton_start_failed")
+                deaths += 1
 
     async def _until_death(self, starter: Starter, server: Server) -> str:
         """Watch until the process has ended; return why, for people."""

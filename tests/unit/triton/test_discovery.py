@@ -2,7 +2,10 @@
 
 import pytest
 
-from gateway.triton.discovery import TritonUrl, TritonUrlInvalid, parse_triton_url
+from gateway.triton.discovery import Discovery, TritonUrl, TritonUrlInvalid, parse_triton_url
+from gateway.triton.monitor import Monitor
+from gateway.triton.reconciler import Reconciler
+from gateway.triton.replicas import ReplicaSet, Served
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,31 @@ def test_an_ipv6_address_is_written_in_brackets() -> None:
     """The endpoint of an IPv6 replica can be dialled."""
     endpoint = parse_triton_url("http://[::1]:8000").endpoint("::1", None)
     assert (endpoint.http_url, endpoint.grpc_url) == ("[::1]:8000", "[::1]:8001")
+
+
+async def test_a_name_that_is_not_found_changes_nothing_about_the_others() -> None:
+    """The addresses of one name never stand in for those of another."""
+    urls = [
+        parse_triton_url(text)
+        for text in ("dns+http://localhost:8000", "dns+http://nobody.invalid:9000", "http://a:7000")
+    ]
+    replicas = ReplicaSet()
+    monitor = Monitor(
+        replicas,
+        Reconciler(dict, load_timeout_s=1),
+        probes=dict,
+        quarantine=_nothing_dies,
+        poll_s=60,
+        probe_interval_s=60,
+        shared_bytes=lambda _replica: 0,
+    )
+    discovery = Discovery(urls, monitor, None)
+    for _ in range(2):
+        await discovery.refresh()
+        assert {replica.name.rpartition(":")[2] for replica in replicas} == {"8000", "7000"}
+    await monitor.stop()
+    await replicas.close()
+
+
+async def _nothing_dies(_served: Served, _reason: str) -> None:
+    """Until something does."""

@@ -105,7 +105,12 @@ def test_drafts_are_no_presence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(9, "killed by SIGKILL"), (139, "killed by SIGSEGV"), (256, "exit status 1")],
+    [
+        (9, "killed by SIGKILL"),
+        (37, "killed by signal 37"),
+        (139, "killed by SIGSEGV"),
+        (256, "exit status 1"),
+    ],
 )
 def test_describes_a_wait_status(status: int, said: str) -> None:
     """Signals by name, with or without a core; exit statuses by number."""
