@@ -122,7 +122,7 @@ class Recorder:
             StoreUnavailable: The store is away.
         """
         if (recent := self._recent.pop(request_id, None)) is not None:
-            return await self._judge_recent(recent, category)
+            return await self._judge_recent(request_id, recent, category)
         claimed = await self._feedback.claim(request_id, category)
         if claimed is None:
             # It may be among the answers of the last second, which are not stored yet.
@@ -131,7 +131,7 @@ class Recorder:
         if claimed is None and self._elsewhere is not None:
             recent = await self._elsewhere(request_id)
             if recent is not None:
-                return await self._judge_recent(recent, category)
+                return await self._judge_recent(request_id, recent, category)
             # Whoever answered it has stored it by now.
             claimed = await self._feedback.claim(request_id, category)
         if claimed is None:
@@ -144,9 +144,15 @@ class Recorder:
         right = answered.category == category
         return Judged(answered.model, answered.version, right=right, counted=first)
 
-    async def _judge_recent(self, recent: tuple[str, int, int], category: int) -> Judged:
+    async def _judge_recent(
+        self, request_id: str, recent: tuple[str, int, int], category: int
+    ) -> Judged:
         model, version, answer = recent
-        await self._feedback.add(model, version, wrong=answer != category)
+        try:
+            await self._feedback.add(model, version, wrong=answer != category)
+        except StoreUnavailable:
+            self._recent[request_id] = recent  # so that it can be told again
+            raise
         return Judged(model, version, right=answer == category, counted=True)
 
     async def recall(self, request_id: str) -> tuple[str, int, int] | None:

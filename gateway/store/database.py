@@ -22,6 +22,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -136,6 +137,12 @@ class _SqliteObserver:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+
+def insert_for(session: AsyncSession) -> Any:
+    """Give the `insert` of a session's database: the two spell a conflict alike, and apart."""
+    dialects = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+    return dialects[session.get_bind().dialect.name]
 
 
 def is_there(url: str) -> bool:

@@ -1,17 +1,21 @@
 """The rows of feedback: answers that wait for their true class, and accuracy by version."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.store.database import Database
+from gateway.store.database import Database, insert_for
+from gateway.store.group_commit import GroupCommit
 from gateway.store.rollout_tables import AccuracyRow, AnsweredRow, RolloutRow
 
 # Below the number of parameters that SQLite takes in one statement.
 _AT_ONCE = 5_000
+Told = tuple[str, int, bool]
+"""Feedback on one answer: the model, the version, and whether the answer was wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class FeedbackStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._claims = GroupCommit(self._claim_all)
+        self._additions = GroupCommit(self._add_all)
 
     async def put_answers(self, answers: Iterable[Answered]) -> None:
         """Store answers; one with an id that was seen before takes its place."""
@@ -53,36 +59,47 @@ class FeedbackStore:
     async def claim(self, request_id: str, category: int) -> tuple[Answered, bool] | None:
         """
         Find an answer, mark it as judged, and count it for its version's accuracy if it was not.
+        Calls that come together share a transaction.
 
         Returns:
             The answer, and whether this was the first time; None if there is none.
         """
-        async with self._database.write() as session:
-            row = await session.get(AnsweredRow, request_id, with_for_update=True)
-            if row is None:
-                return None
-            rollout = await session.get(RolloutRow, row.rollout)
-            first, row.labelled = not row.labelled, True
-            if first:
-                await _count(session, row.model, row.version, wrong=row.category != category)
-            answered = Answered(
-                request_id=row.request_id,
-                rollout=row.rollout,
-                stage=row.stage,
-                step=row.step,
-                model=row.model,
-                version=row.version,
-                category=row.category,
-                challenger_category=row.challenger_category,
-                at_s=row.at_s,
-                by_challenger=rollout is not None and rollout.challenger == row.version,
-            )
-            return answered, first
+        return await self._claims.add((request_id, category))
 
     async def add(self, model: str, version: int, *, wrong: bool) -> None:
-        """Count feedback on a version."""
+        """Count feedback on a version. Calls that come together share a transaction."""
+        await self._additions.add((model, version, wrong))
+
+    async def _claim_all(
+        self, claims: Sequence[tuple[str, int]]
+    ) -> Sequence[tuple[Answered, bool] | None]:
         async with self._database.write() as session:
-            await _count(session, model, version, wrong=wrong)
+            # Locked in one order, so that two gateways never wait for each other.
+            query = (
+                select(AnsweredRow)
+                .where(AnsweredRow.request_id.in_({request_id for request_id, _ in claims}))
+                .order_by(AnsweredRow.request_id)
+                .with_for_update()
+            )
+            rows = {row.request_id: row for row in await session.scalars(query)}
+            challengers = await _challengers(session, {row.rollout for row in rows.values()})
+            told: list[Told] = []
+            found: list[tuple[Answered, bool] | None] = []
+            for request_id, category in claims:
+                if (row := rows.get(request_id)) is None:
+                    found.append(None)
+                    continue
+                first, row.labelled = not row.labelled, True
+                if first:
+                    told.append((row.model, row.version, row.category != category))
+                found.append((_answered(row, challengers.get(row.rollout)), first))
+            await _count(session, told)
+        return found
+
+    async def _add_all(self, told: Sequence[Told]) -> Sequence[None]:
+        async with self._database.write() as session:
+            await _count(session, told)
+        return [None] * len(told)
 
     async def accuracy(self, model: str) -> Sequence[AccuracyRow]:
         """Read the feedback on a model's versions."""
@@ -97,12 +114,46 @@ class FeedbackStore:
             await session.execute(delete(AnsweredRow).where(AnsweredRow.at_s < limit_s))
 
 
-async def _count(session: AsyncSession, model: str, version: int, *, wrong: bool) -> None:
-    changed = await session.execute(
-        update(AccuracyRow)
-        .where(AccuracyRow.model == model, AccuracyRow.version == version)
-        .values(labelled=AccuracyRow.labelled + 1, wrong=AccuracyRow.wrong + int(wrong))
-        .returning(AccuracyRow.version)
+async def _challengers(session: AsyncSession, rollouts: Collection[str]) -> dict[str, int]:
+    if not rollouts:
+        return {}
+    query = select(RolloutRow.id, RolloutRow.challenger).where(RolloutRow.id.in_(rollouts))
+    return {row.id: row.challenger for row in await session.execute(query)}
+
+
+def _answered(row: AnsweredRow, challenger: int | None) -> Answered:
+    return Answered(
+        request_id=row.request_id,
+        rollout=row.rollout,
+        stage=row.stage,
+        step=row.step,
+        model=row.model,
+        version=row.version,
+        category=row.category,
+        challenger_category=row.challenger_category,
+        at_s=row.at_s,
+        by_challenger=challenger == row.version,
     )
-    if not changed.all():
-        session.add(AccuracyRow(model=model, version=version, labelled=1, wrong=int(wrong)))
+
+
+async def _count(session: AsyncSession, told: Iterable[Told]) -> None:
+    labelled, wrongs = Counter[tuple[str, int]](), Counter[tuple[str, int]]()
+    for model, version, wrong in told:
+        labelled[model, version] += 1
+        wrongs[model, version] += wrong
+    if not labelled:
+        return
+    statement = insert_for(session)(AccuracyRow)
+    statement = statement.on_conflict_do_update(
+        index_elements=["model", "version"],
+        set_={
+            "labelled": AccuracyRow.labelled + statement.excluded.labelled,
+            "wrong": AccuracyRow.wrong + statement.excluded.wrong,
+        },
+    )
+    # In one order, as above.
+    rows = [
+        {"model": model, "version": version, "labelled": count, "wrong": wrongs[model, version]}
+        for (model, version), count in sorted(labelled.items())
+    ]
+    await session.execute(statement, rows)

@@ -17,10 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Select, delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.store.database import Database
+from gateway.store.database import Database, insert_for
 from gateway.store.metrics_tables import LevelRow, MetricsWriterRow, RequestMetricsRow
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
@@ -226,8 +225,7 @@ def _values(row: StoredMetrics, resolution_s: int, writer: str) -> dict[str, Any
 
 
 async def _upsert(session: AsyncSession, values: Sequence[dict[str, Any]]) -> None:
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(RequestMetricsRow)
+    statement = insert_for(session)(RequestMetricsRow)
     replaced = {
         column.name: statement.excluded[column.name]
         for column in RequestMetricsRow.__table__.columns
@@ -239,8 +237,7 @@ async def _upsert(session: AsyncSession, values: Sequence[dict[str, Any]]) -> No
 
 
 async def _say_stored(session: AsyncSession, writer: str, stored_to_s: float) -> None:
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(MetricsWriterRow).values(writer=writer, stored_to_s=stored_to_s)
+    statement = insert_for(session)(MetricsWriterRow).values(writer=writer, stored_to_s=stored_to_s)
     await session.execute(
         statement.on_conflict_do_update(
             index_elements=["writer"], set_={"stored_to_s": statement.excluded.stored_to_s}
@@ -249,6 +246,5 @@ async def _say_stored(session: AsyncSession, writer: str, stored_to_s: float) ->
 
 
 async def _make_level(session: AsyncSession, resolution_s: int) -> None:
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     values = {"resolution_s": resolution_s, "complete_to_s": 0, "kept_from_s": 0}
-    await session.execute(insert(LevelRow).values(values).on_conflict_do_nothing())
+    await session.execute(insert_for(session)(LevelRow).values(values).on_conflict_do_nothing())

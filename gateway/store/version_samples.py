@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway.store.database import Database
+from gateway.store.database import Database, insert_for
 from gateway.store.metrics_tables import VersionSampleRow
 
 MINUTE_S, HOUR_S = 60, 3600
@@ -66,8 +65,7 @@ class VersionSampleStore:
         if not values:
             return
         async with self._database.write() as session:
-            kind = session.get_bind().dialect.name
-            statement = (sqlite.insert if kind == "sqlite" else postgresql.insert)(VersionSampleRow)
+            statement = insert_for(session)(VersionSampleRow)
             key = [column.name for column in VersionSampleRow.__table__.primary_key]
             replaced = {
                 column.name: statement.excluded[column.name]

@@ -40,7 +40,8 @@ _NOT_DECODED = "image not decoded"
 _REGION_UNKNOWN = "Unable to find shared memory region"
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 _LAYERS = re.compile(
-    r"^(\[request id: [^\]]*\] )?(onnx runtime error( \d+)?: )?(\[ONNXRuntimeError\] : \d+ : \w+ : )?"
+    r"^(\[request id: [^\]]*\] )?(onnx runtime error( \d+)?: )?"
+    r"(\[ONNXRuntimeError\] : \d+ : \w+ : )?"
 )
 _LONGEST_REASON = 400
 

@@ -1,5 +1,6 @@
 """Rows of rollouts on both databases: one writer wins, the alias moves whole, leases run out."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,25 @@ async def test_counts_add_up_and_feedback_counts_once(database: Database) -> Non
     for wrong in (True, False, False):
         await feedback.add("m", 2, wrong=wrong)
     assert [(row.labelled, row.wrong) for row in await feedback.accuracy("m")] == [(4, 2)]
+
+
+async def test_feedback_that_comes_together_is_judged_apart(database: Database) -> None:
+    """Of a crowd of claims each gets its own answer: twice the same, an unknown one, and others."""
+    feedback = FeedbackStore(database)
+    await _begin(RolloutStore(database))
+    numbers = range(40)
+    await feedback.put_answers(
+        [Answered(f"q{n}", "r1", 0, 0, "m", 1 + n % 2, 7, None, 1e12) for n in numbers]
+    )
+    told = [(f"q{n}", 7 if n < 10 else 3) for n in numbers] + [("q0", 7), ("unknown", 7)]
+    claims = await asyncio.gather(*(feedback.claim(*each) for each in told))
+    assert claims[-1] is None
+    answers = [claim for claim in claims if claim is not None]
+    assert [answered.request_id for answered, _ in answers] == [each[0] for each in told[:-1]]
+    assert [first for _, first in answers] == [True] * 40 + [False]
+    assert [answered.by_challenger for answered, _ in answers][:2] == [False, True]
+    counted = [(row.version, row.labelled, row.wrong) for row in await feedback.accuracy("m")]
+    assert counted == [(1, 20, 15), (2, 20, 15)]
 
 
 async def test_a_sample_gives_its_image_back_only_if_it_was_kept(database: Database) -> None:
