@@ -39,6 +39,20 @@ _UNREGISTER_TIMEOUT_S = 1.0
 _NOT_DECODED = "image not decoded"
 _REGION_UNKNOWN = "Unable to find shared memory region"
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
+# Given options take the place of tritonclient's own, so that those are said again: messages of any
+# size, and no keepalive. Added is that a server which was away is tried every second at the latest;
+# gRPC's default grows to two minutes.
+_CHANNEL = {
+    "grpc.max_send_message_length": -1,
+    "grpc.max_receive_message_length": -1,
+    "grpc.keepalive_time_ms": 2**31 - 1,
+    "grpc.keepalive_timeout_ms": 20_000,
+    "grpc.keepalive_permit_without_calls": 0,
+    "grpc.http2.max_pings_without_data": 2,
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 1_000,
+    "grpc.max_reconnect_backoff_ms": 1_000,
+}
 _LAYERS = re.compile(
     r"^(\[request id: [^\]]*\] )?(onnx runtime error( \d+)?: )?"
     r"(\[ONNXRuntimeError\] : \d+ : \w+ : )?"
@@ -149,7 +163,9 @@ class TritonClient:
 
     def __init__(self, endpoint: TritonEndpoint) -> None:
         self.endpoint = endpoint
-        self._grpc = triton_grpc.InferenceServerClient(endpoint.grpc_url)
+        self._grpc = triton_grpc.InferenceServerClient(
+            endpoint.grpc_url, channel_args=list(_CHANNEL.items())
+        )
         self._http = Connections(Address.parse(endpoint.http_url), limit=_MAX_CONNECTIONS)
         self.region: Region | None = None
         self._sharing = asyncio.Lock()

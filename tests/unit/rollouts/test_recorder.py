@@ -14,7 +14,7 @@ from gateway.store.rollouts import RolloutStore
 
 
 async def test_feedback_that_could_not_be_stored_can_be_given_again(tmp_path: Path) -> None:
-    """While the database is locked nothing is counted and nothing forgotten; then it counts once."""
+    """While the database is locked nothing is counted or forgotten; afterwards it counts once."""
     database = await open_database(f"sqlite:///{tmp_path}/gateway.db", answer_timeout_s=0.2)
     recorder = Recorder(RolloutStore(database), FeedbackStore(database))
     recorder.remember("q", "m", 1, 7)
