@@ -10,7 +10,7 @@ that has answered nothing for some seconds is asked a real question.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -61,6 +61,7 @@ class Monitor:
         self._watching: dict[Replica, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._reconciling: set[Replica] = set()
+        self._probing: set[Replica] = set()
         replicas.on_trouble = self._trouble
         replicas.recheck = self._look
 
@@ -159,20 +160,24 @@ class Monitor:
             if replica.client is not client:
                 return  # what this one had says nothing about the process that followed it
             replica.observe(entries, read_at_s=read_at_s)
-            self._start(self._reconcile(replica))
+            self._start(self._once(replica, self._reconciling, self._reconciler.reconcile))
+            # Beside it: a version that hangs is waited for, and loads must not be.
+            self._start(self._once(replica, self._probing, self._probe_silent))
         if replica.live != was_live:
             log.info("replica_changed", replica=replica.name, live=replica.live)
             await self._replicas.announce()
 
-    async def _reconcile(self, replica: Replica) -> None:
-        if replica in self._reconciling:
+    async def _once(
+        self, replica: Replica, under_way: set[Replica], work: Callable[[Replica], Awaitable[None]]
+    ) -> None:
+        """Do it, unless it is still under way since an earlier look."""
+        if replica in under_way:
             return
-        self._reconciling.add(replica)
+        under_way.add(replica)
         try:
-            await self._reconciler.reconcile(replica)
-            await self._probe_silent(replica)
+            await work(replica)
         finally:
-            self._reconciling.discard(replica)
+            under_way.discard(replica)
 
     async def _probe_silent(self, replica: Replica) -> None:
         """Ask every version that has answered nothing lately a real question."""
