@@ -17,9 +17,10 @@ from gateway.errors import StoreUnavailable
 from gateway.server import PortTaken, bind
 from gateway.settings import Settings
 from gateway.store.database import open_database
-from gateway.triton.client import TritonClient, TritonError
+from gateway.triton.client import TritonClient
 from gateway.triton.discovery import TritonUrlInvalid, parse_triton_url
 from gateway.triton.embedded import EmbeddedOptions, preflight
+from gateway.triton.errors import TritonError
 
 _LEAST_DISK_BYTES = 2 * 1024**3
 _REPLICA_TIMEOUT_S = 3.0

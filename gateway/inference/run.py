@@ -47,7 +47,7 @@ from gateway.rollouts.mirror import Copy, Reply
 from gateway.rollouts.traffic import Trial
 from gateway.rollouts.trials import Outcome, Trials
 from gateway.telemetry.observation import STAGES, Observation
-from gateway.triton.client import (
+from gateway.triton.errors import (
     StubLost,
     TritonError,
     TritonFailed,

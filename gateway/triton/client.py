@@ -13,8 +13,7 @@ client.
 import asyncio
 import contextlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -28,6 +27,14 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.triton.connections import Address, ConnectionBroken, Connections
 from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.errors import (
+    TritonError,
+    TritonFailed,
+    TritonSilent,
+    TritonUnreachable,
+    control_errors,
+    inference_error,
+)
 from gateway.triton.shared_memory import Region, SharedMemoryUnavailable
 from gateway.triton.tensor import InputTensor
 from gateway.triton.v2_protocol import AnswerInvalid, decode_answer, decode_error, encode_request
@@ -36,7 +43,6 @@ log = structlog.get_logger(__name__)
 
 _MAX_CONNECTIONS = 256
 _UNREGISTER_TIMEOUT_S = 1.0
-_NOT_DECODED = "image not decoded"
 _REGION_UNKNOWN = "Unable to find shared memory region"
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
 # Given options take the place of tritonclient's own, so that those are said again: messages of any
@@ -53,65 +59,6 @@ _CHANNEL = {
     "grpc.min_reconnect_backoff_ms": 1_000,
     "grpc.max_reconnect_backoff_ms": 1_000,
 }
-_LAYERS = re.compile(
-    r"^(\[request id: [^\]]*\] )?(onnx runtime error( \d+)?: )?"
-    r"(\[ONNXRuntimeError\] : \d+ : \w+ : )?"
-)
-_LONGEST_REASON = 400
-
-
-class TritonError(Exception):
-    """
-    Triton refused or failed.
-
-    TritonError
-    ├── TritonUnreachable     no answer at all: the process or the way to it is gone
-    │   └── TritonSilent      no answer to a control call by its deadline
-    ├── TritonNotReady        it answers, but not for this model or version
-    ├── TritonQueueFull       the model's queue is at its limit
-    ├── TritonRejected        it says that the request is wrong (4xx)
-    │   └── TritonNotDecoded  its backend leaves this image to be decoded by the gateway
-    └── TritonFailed          the model, or Triton, failed (5xx)
-        └── StubLost          the process that runs the model is gone or stuck
-    """
-
-    @property
-    def reason(self) -> str:
-        """What was said, in one line, without the names of the layers that it came through."""
-        first = str(self).strip().partition("\n")[0][:_LONGEST_REASON]
-        return _LAYERS.sub("", first) or "no reason given"
-
-
-class TritonUnreachable(TritonError):
-    """No answer: connection refused, reset, or timed out below the request's deadline."""
-
-
-class TritonSilent(TritonUnreachable):
-    """The connection stands, and no answer to a control call came by its deadline."""
-
-
-class TritonNotReady(TritonError):
-    """The model or the version is not ready on this replica."""
-
-
-class TritonQueueFull(TritonError):
-    """The model's queue on this replica is full, or the request waited in it for too long."""
-
-
-class TritonRejected(TritonError):
-    """Triton, or onnxruntime in it, says that the request is at fault."""
-
-
-class TritonNotDecoded(TritonRejected):
-    """The image that the request carries cannot be decoded there."""
-
-
-class TritonFailed(TritonError):
-    """Execution failed."""
-
-
-class StubLost(TritonFailed):
-    """The backend process of an instance does not answer; Triton does not restart it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +163,7 @@ class TritonClient:
                 region.close()
 
     async def _register(self, region: Region, size_bytes: int, timeout_s: float) -> None:
-        with _control_errors(), region.named() as key:
+        with control_errors(), region.named() as key:
             await self._grpc.register_system_shared_memory(
                 region.name, key, size_bytes, headers=self._admin, client_timeout=timeout_s
             )
@@ -240,7 +187,7 @@ class TritonClient:
     async def _knows(self, region: Region, *, timeout_s: float) -> bool:
         """Tell whether Triton has a region: after a restart it has none."""
         try:
-            with _control_errors():
+            with control_errors():
                 status = await self._grpc.get_system_shared_memory_status(
                     region.name, headers=self._admin, client_timeout=timeout_s
                 )
@@ -261,7 +208,7 @@ class TritonClient:
         Raises:
             TritonUnreachable: No answer within `timeout_s`.
         """
-        with _control_errors():
+        with control_errors():
             answer = await self._grpc.get_model_repository_index(
                 headers=self._admin, client_timeout=timeout_s
             )
@@ -282,7 +229,7 @@ class TritonClient:
             TritonUnreachable: There is nobody to ask.
         """
         try:
-            with _control_errors():
+            with control_errors():
                 await self._grpc.load_model(
                     name, headers=self._admin, config=config_json, client_timeout=timeout_s
                 )
@@ -298,7 +245,7 @@ class TritonClient:
         Raises:
             TritonUnreachable: No answer within `timeout_s`.
         """
-        with _control_errors():
+        with control_errors():
             await self._grpc.unload_model(name, headers=self._admin, client_timeout=timeout_s)
 
     async def statistics(self, *, timeout_s: float) -> dict[tuple[str, int], VersionStatistics]:
@@ -308,7 +255,7 @@ class TritonClient:
         Raises:
             TritonUnreachable: No answer within `timeout_s`.
         """
-        with _control_errors():
+        with control_errors():
             answer = await self._grpc.get_inference_statistics(client_timeout=timeout_s)
         return {
             (entry.name, int(entry.version)): VersionStatistics(
@@ -373,7 +320,7 @@ class TritonClient:
                 break
             error_text = decode_error(answer.body)
             if not (shared and _REGION_UNKNOWN in error_text):
-                raise _inference_error(answer.status, error_text)
+                raise inference_error(answer.status, error_text)
             # Another process than the one that was told: this request is sent whole, and the
             # monitor shares memory with the new one.
             assert tensor.region is not None
@@ -392,52 +339,6 @@ def _trace_headers() -> dict[str, str]:
         return headers
     _TRACE_CONTEXT.inject(headers)
     return headers
-
-
-@contextlib.contextmanager
-def _control_errors() -> Iterator[None]:
-    """
-    Raise what a control call fails with as a TritonError.
-
-    Closing the channel cancels the calls under way, from inside: without a translation that would
-    end, unheard, whatever task waits for one. A task that was itself cancelled still is.
-    """
-    try:
-        yield
-    except InferenceServerException as error:
-        raise _control_error(error) from error
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise TritonUnreachable("the connection was closed") from error
-
-
-def _control_error(error: InferenceServerException) -> TritonError:
-    status, message = str(error.status()), str(error.message())
-    if status == "StatusCode.DEADLINE_EXCEEDED":
-        return TritonSilent(message)
-    if status in {"StatusCode.UNAVAILABLE", "StatusCode.CANCELLED"}:
-        return TritonUnreachable(message)
-    return TritonFailed(message)
-
-
-def _inference_error(status: int, message: str) -> TritonError:
-    if "is not healthy" in message or "Stub process" in message:
-        return StubLost(message)
-    if (
-        "is not ready" in message
-        or "not at ready state" in message
-        or "no available versions" in message
-    ):
-        return TritonNotReady(message)
-    if "Exceeds maximum queue size" in message or "Request timeout expired" in message:
-        return TritonQueueFull(message)
-    if status == HTTPStatus.NOT_FOUND:
-        return TritonNotReady(message)
-    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return (TritonNotDecoded if _NOT_DECODED in message else TritonRejected)(message)
-    return TritonFailed(message)
 
 
 def load_override(config_json: str, versions: list[int], repair: int) -> str:

@@ -15,14 +15,14 @@ from typing import Any
 
 import structlog
 
-from gateway.triton.client import (
+from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.errors import (
     StubLost,
     TritonError,
     TritonNotReady,
     TritonRejected,
     TritonUnreachable,
 )
-from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.probe import Probe
 from gateway.triton.quarantine import Strikes
 from gateway.triton.reconciler import Reconciler

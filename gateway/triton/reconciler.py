@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.triton.client import TritonFailed, TritonUnreachable, load_override
+from gateway.triton.client import load_override
+from gateway.triton.errors import TritonFailed, TritonUnreachable
 from gateway.triton.replicas import Replica
 
 log = structlog.get_logger(__name__)

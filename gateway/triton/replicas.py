@@ -15,15 +15,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from gateway.triton.client import (
-    IndexEntry,
-    StubLost,
-    TritonClient,
-    TritonError,
-    TritonNotReady,
-    TritonUnreachable,
-)
+from gateway.triton.client import IndexEntry, TritonClient
 from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.errors import StubLost, TritonError, TritonNotReady, TritonUnreachable
 from gateway.triton.shared_memory import Region
 from gateway.triton.tensor import InputTensor
 

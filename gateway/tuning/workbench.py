@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.triton.client import TritonClient, TritonError
+from gateway.triton.client import TritonClient
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
+from gateway.triton.errors import TritonError
 from gateway.triton.slots import PAGE_BYTES
 from gateway.triton.tensor import Canvas, InputTensor
 from gateway.tuning.candidates import Candidate, load_text

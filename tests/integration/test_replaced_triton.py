@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.triton.client import TritonClient, TritonUnreachable
+from gateway.triton.client import TritonClient
 from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.errors import TritonUnreachable
 from gateway.triton.monitor import Monitor
 from gateway.triton.reconciler import DesiredModel, Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet

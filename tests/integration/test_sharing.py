@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from gateway.triton.client import TritonClient, TritonRejected
+from gateway.triton.client import TritonClient
+from gateway.triton.errors import TritonRejected
 from gateway.triton.shared_memory import Region
 from gateway.triton.slots import PAGE_BYTES
 from gateway.triton.tensor import Canvas, InputTensor
