@@ -1,7 +1,7 @@
 """
 Measure the gateway beside other servers.
 
-    python -m perf.bench                    the full comparison, about 40 minutes
+    python -m perf.bench                    the full comparison, about 75 minutes
     python -m perf.bench --quick            one short round, to see that everything works
 
 For each workload all servers run side by side, idle but the one that is measured; in each round
@@ -32,7 +32,9 @@ WARM_UP_CONCURRENCY = 4
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m perf.bench", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--servers", default="gateway,original,litserve,kserve")
+    parser.add_argument(
+        "--servers", default="gateway,original,litserve,kserve,mlserver,bentoml,ray"
+    )
     parser.add_argument("--workloads", default="W1,W2,W3")
     parser.add_argument("--concurrency", default="1,4,16,64")
     parser.add_argument("--rounds", type=int, default=5)

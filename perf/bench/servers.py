@@ -60,6 +60,9 @@ PLANS: dict[str, Plan] = {
     "kserve": Plan(
         ("kserve_server.py", *_ONE_A_CORE), "/v1/models/classifier:predict", venv="kserve"
     ),
+    "mlserver": Plan(("mlserver_server.py", *_ONE_A_CORE), "/classify", venv="mlserver"),
+    "bentoml": Plan(("bentoml_server.py", *_ONE_A_CORE), "/predict", venv="bentoml"),
+    "ray": Plan(("ray_server.py", *_ONE_A_CORE), "/", venv="ray"),
 }
 
 
@@ -97,7 +100,10 @@ def versions(name: str) -> dict[str, str]:
 
 
 class Server:
-    """A running server. `url` takes the workload's body; `pid` is the root of its processes."""
+    """
+    A running server. `url` takes the workload's body; `pid` is the root of its processes. What it
+    writes, to its home too, lies in `folder`.
+    """
 
     def __init__(self, name: str, workload: Workload, folder: Path) -> None:
         self.name, self.workload, self._plan = name, workload, PLANS[name]
@@ -112,18 +118,22 @@ class Server:
         self._load = f"{self._base}/api/v1/load?name={workload.model.stem}"
         self.url = self._base + self._plan.path.format(**words)
         self._log = folder / "log.txt"
+        self._seen: set[psutil.Process] = set()
         self._process = subprocess.Popen(
             [str(self._python()), *(word.format(**words) for word in self._arguments())],
             cwd=folder,
             env={
-                **{k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG"}},
+                **{k: v for k, v in os.environ.items() if k in {"PATH", "LANG"}},
                 **dict(self._plan.environment),
+                "HOME": str(folder),
+                "TMPDIR": str(folder),
                 "PORT": str(port),
                 "MODELS_DIR": str(workload.model.parent),
             },
             stdout=self._log.open("w"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=processes.adopt_orphans,  # noqa: PLW1509 - it takes no lock
         )
 
     def _python(self) -> Path:
@@ -146,6 +156,7 @@ class Server:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         with httpx.Client(timeout=_START_TIMEOUT_S, trust_env=False) as client:
             while not self._answers(client):
+                self._look()
                 if self._process.poll() is not None or time.monotonic() > deadline_s:
                     raise ServerFailedError(f"{self.name}:\n{self._log.read_text()[-4000:]}")
                 # Another program's start tells nothing that could be waited for.
@@ -175,14 +186,19 @@ class Server:
 
     def stop(self) -> None:
         """Ask it to stop; end what is left of its processes after a while."""
-        started = processes.tree(self.pid) if self._process.poll() is None else []
+        self._look()
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_TIMEOUT_S)
-        for process in started:
+        for process in self._seen:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
+
+    def _look(self) -> None:
+        """Remember its processes: once the root has ended, nothing leads to the others."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._seen.update(processes.tree(self.pid))
 
 
 def _free_port() -> int:
