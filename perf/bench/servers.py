@@ -119,22 +119,23 @@ class Server:
         self.url = self._base + self._plan.path.format(**words)
         self._log = folder / "log.txt"
         self._seen: set[psutil.Process] = set()
-        self._process = subprocess.Popen(
-            [str(self._python()), *(word.format(**words) for word in self._arguments())],
-            cwd=folder,
-            env={
-                **{k: v for k, v in os.environ.items() if k in {"PATH", "LANG"}},
-                **dict(self._plan.environment),
-                "HOME": str(folder),
-                "TMPDIR": str(folder),
-                "PORT": str(port),
-                "MODELS_DIR": str(workload.model.parent),
-            },
-            stdout=self._log.open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=processes.adopt_orphans,  # noqa: PLW1509 - it takes no lock
-        )
+        with self._log.open("w") as output:
+            self._process = subprocess.Popen(
+                [str(self._python()), *(word.format(**words) for word in self._arguments())],
+                cwd=folder,
+                env={
+                    **{k: v for k, v in os.environ.items() if k in {"PATH", "LANG"}},
+                    **dict(self._plan.environment),
+                    "HOME": str(folder),
+                    "TMPDIR": str(folder),
+                    "PORT": str(port),
+                    "MODELS_DIR": str(workload.model.parent),
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=processes.adopt_orphans,  # noqa: PLW1509 - it takes no lock
+            )
 
     def _python(self) -> Path:
         return (
@@ -156,7 +157,7 @@ class Server:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         with httpx.Client(timeout=_START_TIMEOUT_S, trust_env=False) as client:
             while not self._answers(client):
-                self._look()
+                self.look()
                 if self._process.poll() is not None or time.monotonic() > deadline_s:
                     raise ServerFailedError(f"{self.name}:\n{self._log.read_text()[-4000:]}")
                 # Another program's start tells nothing that could be waited for.
@@ -186,7 +187,7 @@ class Server:
 
     def stop(self) -> None:
         """Ask it to stop; end what is left of its processes after a while."""
-        self._look()
+        self.look()
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_TIMEOUT_S)
@@ -195,7 +196,7 @@ class Server:
                 process.kill()
         self._process.wait()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Remember its processes: once the root has ended, nothing leads to the others."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self._seen.update(processes.tree(self.pid))

@@ -24,6 +24,8 @@ from gateway.triton.embedded.process import describe_exit
 HALTED_S = 0.5
 # Triton collects a stub that it ended itself within about a second.
 STILLBORN_S = 2.0
+# Far longer than any request that its successor's load may have found in it.
+REPLACED_S = 600.0
 ZOMBIE, GONE, HALTED = "Z", "X", "Tt"
 
 
@@ -48,9 +50,13 @@ class LostStub:
 class StubWatch:
     """Looks at the presence files; remembers since when a stub has been halted."""
 
-    def __init__(self, instances: Path, *, halted_s: float = HALTED_S) -> None:
+    def __init__(
+        self, instances: Path, *, halted_s: float = HALTED_S, replaced_s: float = REPLACED_S
+    ) -> None:
         self._instances = instances
         self._halted_s = halted_s
+        self._replaced_s = replaced_s
+        self._replaced_since: dict[int, float] = {}
         self._halted_since: dict[int, float] = {}
         self._known: set[int] = set()
         self._dead_since: dict[int, float] = {}
@@ -85,6 +91,36 @@ class StubWatch:
                 continue  # it was unloaded, between the listing and the look at its process
             lost.append(LostStub(stub, f"stub {stub.instance} (pid {stub.pid}) {detail}"))
         return lost
+
+    def end_replaced(self, now: float) -> list[Stub]:
+        """
+        End the stubs that Triton keeps for ever, and return them: a model whose stub was lost with
+        a request in it is replaced, but never unloaded, and with it stay the lost one's siblings.
+
+        Args:
+            now: A monotonic time in seconds.
+        """
+        newest: dict[tuple[str, int, str], tuple[int, int]] = {}
+        present = []
+        for presence, stub in self.present():
+            with contextlib.suppress(FileNotFoundError):  # unloaded since
+                began_ns = presence.stat().st_mtime_ns
+                name = (stub.model, stub.version, stub.instance)
+                newest[name] = max(newest.get(name, (0, 0)), (began_ns, stub.pid))
+                present.append((presence, stub, name))
+        replaced = [each for each in present if newest[each[2]][1] != each[1].pid]
+        self._replaced_since = {
+            stub.pid: self._replaced_since.get(stub.pid, now) for _, stub, _ in replaced
+        }
+        ended = []
+        for presence, stub, _ in replaced:
+            if now - self._replaced_since[stub.pid] >= self._replaced_s:
+                # Its file first: what ends without one is no lost stub.
+                presence.unlink(missing_ok=True)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(stub.pid, signal.SIGKILL)
+                ended.append(stub)
+        return ended
 
     def stillborn(self, server_pid: int, now: float) -> int | None:
         """

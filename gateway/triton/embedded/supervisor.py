@@ -197,6 +197,8 @@ class EmbeddedTriton:
                 if pid is not None:
                     server.kill(f"a load hangs: stub {pid} died while it started")
                     continue
+                for stub in stubs.end_replaced(now):
+                    log.warning("triton_stub_left", model=stub.model, version=stub.version)
             for lost in stubs.look(now):
                 model, version = lost.stub.model, lost.stub.version
                 log.error("triton_stub_lost", model=model, version=version, detail=lost.detail)

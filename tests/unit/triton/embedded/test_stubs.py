@@ -97,6 +97,24 @@ def test_a_stub_that_goes_on_is_forgiven(tmp_path: Path, process: subprocess.Pop
     assert watch.look(10.6) == []
 
 
+def test_a_stub_that_was_replaced_and_stays_is_ended(
+    tmp_path: Path, process: subprocess.Popen[bytes]
+) -> None:
+    """It has a while to finish what it was asked; it is not told as lost; its successor stays."""
+    presence = announce(tmp_path, process.pid)
+    os.utime(presence, (1, 1))
+    successor = announce(tmp_path, os.getpid())
+    watch = StubWatch(tmp_path, replaced_s=60)
+    assert watch.look(0) == []
+    assert watch.end_replaced(0) == watch.end_replaced(59.9) == []
+    (ended,) = watch.end_replaced(60)
+    assert ended.pid == process.pid
+    assert process.wait(timeout=5) == -signal.SIGKILL
+    assert watch.look(61) == []
+    assert watch.end_replaced(200) == []
+    assert successor.exists()
+
+
 def test_drafts_are_no_presence(tmp_path: Path) -> None:
     """A file that is being written is not read."""
     (tmp_path / "12.tmp").write_text("{")
