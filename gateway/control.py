@@ -29,6 +29,8 @@ from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet, Served
 from gateway.triton.slots import PAGE_BYTES
 
+_MARGIN_S = 5.0
+
 DEMO_MODEL = "digits"
 
 
@@ -190,6 +192,8 @@ async def _start_embedded(
         EmbeddedOptions(
             data_dir=settings.data_dir.resolve(),
             repository=settings.model_repository.resolve(),
+            # By then nobody waits for what it was asked before its successor came.
+            replaced_s=settings.request_timeout_s + _MARGIN_S,
             extra_arguments=triton_arguments(settings.otel_exporter_otlp_endpoint),
         ),
         listener,

@@ -44,10 +44,11 @@ def main() -> None:
         panel.set_ylim(bottom=0)
         panel.set(title=f"{name}: {what}", xlabel="clients", ylabel="requests/s")
         panel.grid(alpha=0.3)
-    panels[0][0].legend()
+    lines, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="lower center", ncols=len(names))
     machine = result["machine"]
     figure.suptitle(f"{machine['cpu']}, {machine['cores']} cores", fontsize=9)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 

@@ -20,6 +20,7 @@ class EmbeddedOptions:
         start_timeout_s: How long a server may take until it is live.
         exit_timeout_s: How long a stop waits for requests in flight.
         halted_s: How long the process may be halted (SIGSTOP) before it is killed.
+        replaced_s: How long a stub may outlive its successor's start: longer than any request.
         probe_interval_s: Pause between two questions for its liveness.
         probe_timeout_s: How long such a question waits.
         probe_failures: After so many without an answer in a row the server is killed.
@@ -34,6 +35,7 @@ class EmbeddedOptions:
     start_timeout_s: float = 60.0
     exit_timeout_s: int = 10
     halted_s: float = 1.0
+    replaced_s: float = 600.0
     probe_interval_s: float = 1.0
     probe_timeout_s: float = 2.0
     probe_failures: int = 4

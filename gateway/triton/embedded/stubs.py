@@ -24,8 +24,6 @@ from gateway.triton.embedded.process import describe_exit
 HALTED_S = 0.5
 # Triton collects a stub that it ended itself within about a second.
 STILLBORN_S = 2.0
-# Far longer than any request that its successor's load may have found in it.
-REPLACED_S = 600.0
 ZOMBIE, GONE, HALTED = "Z", "X", "Tt"
 
 
@@ -51,7 +49,7 @@ class StubWatch:
     """Looks at the presence files; remembers since when a stub has been halted."""
 
     def __init__(
-        self, instances: Path, *, halted_s: float = HALTED_S, replaced_s: float = REPLACED_S
+        self, instances: Path, *, halted_s: float = HALTED_S, replaced_s: float = 600.0
     ) -> None:
         self._instances = instances
         self._halted_s = halted_s

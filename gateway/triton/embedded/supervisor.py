@@ -176,7 +176,7 @@ class EmbeddedTriton:
         return server.kill_reason or describe_exit(returncode)
 
     async def _watch_processes(self, starter: Starter, server: Server) -> None:
-        stubs = StubWatch(starter.layout.instances)
+        stubs = StubWatch(starter.layout.instances, replaced_s=self._options.replaced_s)
         halted_since: float | None = None
         children_at = time.monotonic()
         while True:
