@@ -6,10 +6,12 @@ Many requests, and what grows: memory of the gateway and of Triton, open files, 
 
 `--kill-every` ends tritonserver and a model's process in turn with SIGKILL, under load; answers of
 503 are then expected. `--reload-every` unloads and loads the model, under load. Every other stretch
-is then left in peace: all must answer again, and it gives new processes and old ones the same load
-before they are compared. The exit code is 1 when anything has grown that should not, when something
-was left behind in /dev/shm, when a request failed that should not, or when the gateway does not
-answer rightly at the end.
+is then left in peace, once all models are as they should be: all must answer, and it gives new
+processes and old ones the same load before they are compared.
+
+The exit code is 1 when anything has grown that should not, when something was left behind in
+/dev/shm, when a request failed that should not, or when the gateway does not answer rightly at the
+end.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,13 +33,16 @@ from rich.console import Console
 from rich.table import Table
 
 from perf.bench import load, machine, processes
-from perf.bench.servers import CHECKOUT, Server, running_servers
+from perf.bench.servers import CHECKOUT, Server, ServerFailedError, running_servers
 from perf.bench.workloads import make_workloads
 
 GROWTH_BYTES = 10 * 2**20
 _CHUNK_S = 5
 _EDGE = 3  # samples at either end that are compared
 _SHARED = Path("/dev/shm")
+# Past the gateway's deadline of a request, and a margin.
+_SETTLED_WITHIN_S = 60.0
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,24 @@ class Watcher:
                 if child.name() == "tritonserver":
                     return child
         return None
+
+    def stubs(self) -> int:
+        """Count the processes that run models."""
+        triton = self.triton()
+        if triton is None:
+            return 0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return sum(stub.status() != psutil.STATUS_ZOMBIE for stub in triton.children())
+        return 0
+
+    def settle(self, stubs: int) -> None:
+        """Wait until just so many run models; those of a replaced one stay for a while."""
+        deadline_s = time.monotonic() + _SETTLED_WITHIN_S
+        while self.stubs() != stubs:
+            if time.monotonic() > deadline_s:
+                raise ServerFailedError(f"{self.stubs()} processes run models, and not {stubs}")
+            # Another program's processes tell nobody when they end.
+            time.sleep(_POLL_S)
 
     def look(self, requests: int) -> Sample:
         """Take a sample."""
@@ -193,7 +217,7 @@ def soak(server: Server, watcher: Watcher, arguments: argparse.Namespace) -> Soa
     does not answer rightly after one that was not.
     """
     faults = arguments.kill_every > 0 or arguments.reload_every > 0
-    soaked, calm = Soaked([]), threading.Lock()
+    soaked, calm, stubs = Soaked([]), threading.Lock(), watcher.stubs()
 
     def stretch() -> int:
         done = load.run_load(
@@ -214,6 +238,7 @@ def soak(server: Server, watcher: Watcher, arguments: argparse.Namespace) -> Soa
                 soaked.failed_among_faults += stretch()
             with calm:
                 server.wait_until_ready()
+                watcher.settle(stubs)
                 soaked.failed_in_peace += stretch()
                 soaked.samples.append(watcher.look(soaked.answered))
             failed = soaked.failed_among_faults, soaked.failed_in_peace
