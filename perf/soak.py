@@ -151,8 +151,8 @@ class Watcher:
 
 def _open_files(pid: int) -> int:
     """
-    Count open files, but not the database's: its pool opens a connection the first time that several
-    are needed at once, whenever that is, and keeps it.
+    Count open files, but not the database's: its pool opens another connection when it first
+    needs one, and keeps it.
     """
     count = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
