@@ -50,7 +50,6 @@ from gateway.telemetry.observation import STAGES, Observation
 from gateway.triton.errors import (
     StubLost,
     TritonError,
-    TritonFailed,
     TritonNotDecoded,
     TritonNotReady,
     TritonQueueFull,
@@ -361,20 +360,18 @@ class Runner:
             )
         except TritonQueueFull as error:
             raise Overloaded(f"The queue of model {chosen.model} is full.") from error
-        except TritonNotDecoded:
+        except (TritonNotDecoded, TritonNotReady):
             raise
         except TritonRejected as error:
             raise ImageMismatch(
                 f"Model {chosen.model} does not take this input of shape {list(tensor.shape)}: "
                 f"{error.reason}"
             ) from error
-        except TritonNotReady:
-            raise
         except (TritonUnreachable, StubLost) as error:
             raise TritonUnavailable(
                 f"Version {chosen.version} of {chosen.model} is not ready right now."
             ) from error
-        except (TritonFailed, TritonError) as error:
+        except TritonError as error:
             raise InferenceFailed(
                 f"Model {chosen.model} failed on an input of shape {list(tensor.shape)}: "
                 f"{error.reason}"

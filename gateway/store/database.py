@@ -32,7 +32,7 @@ from gateway.errors import StoreUnavailable
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_S = 5.0
-_CONNECT_TIMEOUT_S = 5
+_CONNECT_TIMEOUT_S = "5"
 # Waiting for the turn to write counts, too. A server that was halted, or that a network has cut off
 # without a word, would otherwise be waited for as long as TCP likes: hours.
 ANSWER_TIMEOUT_S = 30.0
@@ -167,11 +167,7 @@ async def open_database(url: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S)
         with _driver_errors():
             engine = _sqlite_engine(parsed)
     else:
-        engine = create_async_engine(
-            _postgresql(parsed),
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
-        )
+        engine = create_async_engine(_postgresql(parsed), pool_pre_ping=True)
     with _driver_errors():
         await asyncio.to_thread(_migrate, parsed)
     return Database(
@@ -213,11 +209,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
 def _migrate(url: URL) -> None:
     """Bring the schema up to date; gateways that start at once do it one after the other."""
     sqlite = _is_sqlite(url)
-    if sqlite:
-        engine = _sqlite_migrating(url)
-    else:
-        waits = {"connect_timeout": _CONNECT_TIMEOUT_S}
-        engine = create_engine(_postgresql(url), connect_args=waits)
+    engine = _sqlite_migrating(url) if sqlite else create_engine(_postgresql(url))
     try:
         with _file_lock(url) if sqlite else contextlib.nullcontext(), engine.begin() as connection:
             if not sqlite:
@@ -231,7 +223,8 @@ def _migrate(url: URL) -> None:
 
 
 def _postgresql(url: URL) -> URL:
-    return url.set(drivername="postgresql+psycopg")
+    waits = {"connect_timeout": _CONNECT_TIMEOUT_S}
+    return url.set(drivername="postgresql+psycopg").update_query_dict(waits)
 
 
 def _sqlite_migrating(url: URL) -> Engine:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# Below the number of parameters that SQLite takes in one statement.
+# So few that a statement may name each of them, and that none waits long for the others.
 _AT_ONCE = 1_000
 
 

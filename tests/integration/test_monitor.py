@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from gateway.triton.monitor import Monitor
 from gateway.triton.probe import Probe
 from gateway.triton.reconciler import DesiredModel, Reconciler
-from gateway.triton.replicas import Replica, ReplicaSet, Served
+from gateway.triton.replicas import Replica
 from tests.eventually import eventually
 from tests.hostile_models import LOOPING
 from tests.running_triton import running_triton, tiny_classifier, tiny_config
+from tests.watching import watching
 
 
 async def test_a_version_that_hangs_holds_up_no_load(tmp_path: Path) -> None:
@@ -25,17 +25,14 @@ async def test_a_version_that_hangs_holds_up_no_load(tmp_path: Path) -> None:
     }
     probe = Probe("image", "FP32", np.ones((1, 2, 2, 3), np.float32), "scores")
     desired = {"hangs": DesiredModel("hangs", json.dumps(config), frozenset({1}))}
-    replicas = ReplicaSet()
-    monitor = Monitor(
-        replicas,
-        Reconciler(lambda: desired, load_timeout_s=30),
-        probes=lambda: {("hangs", 1): probe},
-        quarantine=_nothing_dies,
-        poll_s=0.05,
-        probe_interval_s=0.1,
-        shared_bytes=lambda _replica: 0,
-    )
-    async with running_triton(tmp_path) as triton:
+    reconciler = Reconciler(lambda: desired, load_timeout_s=30)
+    async with (
+        running_triton(tmp_path) as triton,
+        watching(reconciler, probes=lambda: {("hangs", 1): probe}, probe_interval_s=0.1) as (
+            monitor,
+            _,
+        ),
+    ):
         triton.add("hangs", LOOPING.make())
         triton.add("later", tiny_classifier())
         replica = Replica("one", triton.endpoint)
@@ -46,9 +43,3 @@ async def test_a_version_that_hangs_holds_up_no_load(tmp_path: Path) -> None:
         await eventually(lambda: sum(stub.cpu_times()[:2]) > loaded_at_s + 0.5)
         desired["later"] = DesiredModel("later", json.dumps(tiny_config()), frozenset({1}))
         await eventually(lambda: replica.serves(("later", 1)), within_s=8)
-        await monitor.stop()
-        await replicas.close()
-
-
-async def _nothing_dies(_served: Served, _reason: str) -> None:
-    """Until something does."""

@@ -14,11 +14,11 @@ import pytest
 from gateway.triton.client import TritonClient
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.errors import TritonUnreachable
-from gateway.triton.monitor import Monitor
 from gateway.triton.reconciler import DesiredModel, Reconciler
-from gateway.triton.replicas import Replica, ReplicaSet
+from gateway.triton.replicas import Replica
 from tests.eventually import eventually
 from tests.running_triton import RunningTriton, tiny_classifier, tiny_config
+from tests.watching import watching
 
 
 @asynccontextmanager
@@ -65,31 +65,15 @@ async def test_a_cancelled_call_is_cancelled() -> None:
 
 async def test_a_replica_is_watched_on_after_it_was_replaced(triton: RunningTriton) -> None:
     """A look that is under way when its Triton is replaced does not end the watch."""
-    replicas = ReplicaSet()
-    reconciler = Reconciler(dict, load_timeout_s=10)
-
-    async def quarantine(_served: tuple[str, int], _reason: str) -> None:
-        """Nothing dies here."""
-
-    monitor = Monitor(
-        replicas,
-        reconciler,
-        probes=dict,
-        quarantine=quarantine,
-        poll_s=0.05,
-        probe_interval_s=60,
-        shared_bytes=lambda _replica: 0,
-    )
-    async with _silent() as (endpoint, taken):
-        replica = Replica("replaced", endpoint)
-        monitor.watch(replica)
-        await taken.wait()
-        await monitor.came_up(replica, triton.endpoint)
-    assert replica.live
-    replica.mark_down()
-    await eventually(lambda: replica.live, within_s=5)
-    await monitor.stop()
-    await replicas.close()
+    async with watching(Reconciler(dict, load_timeout_s=10)) as (monitor, _):
+        async with _silent() as (endpoint, taken):
+            replica = Replica("replaced", endpoint)
+            monitor.watch(replica)
+            await taken.wait()
+            await monitor.came_up(replica, triton.endpoint)
+        assert replica.live
+        replica.mark_down()
+        await eventually(lambda: replica.live, within_s=5)
 
 
 async def test_a_load_that_takes_too_long_is_a_failed_load(triton: RunningTriton) -> None:

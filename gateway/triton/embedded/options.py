@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.triton.embedded.ports import Ports
+from gateway.triton.embedded.stubs import REPLACED_S
 from gateway.triton.endpoint import TritonEndpoint
 
 
@@ -35,7 +36,7 @@ class EmbeddedOptions:
     start_timeout_s: float = 60.0
     exit_timeout_s: int = 10
     halted_s: float = 1.0
-    replaced_s: float = 600.0
+    replaced_s: float = REPLACED_S
     probe_interval_s: float = 1.0
     probe_timeout_s: float = 2.0
     probe_failures: int = 4

@@ -134,10 +134,10 @@ def describe_exit(returncode: int) -> str:
     """Say how a process ended: "exit status 1", "killed by SIGKILL"."""
     if returncode >= 0:
         return f"exit status {returncode}"
-    return f"killed by {signal_name(-returncode)}"
+    return f"killed by {_signal_name(-returncode)}"
 
 
-def signal_name(number: int) -> str:
+def _signal_name(number: int) -> str:
     """Name a signal: "SIGKILL"; those without a name of their own by number: "signal 37"."""
     try:
         return signal.Signals(number).name

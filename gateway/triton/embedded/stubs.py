@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 from gateway.triton.embedded.process import describe_exit
 
 HALTED_S = 0.5
+REPLACED_S = 600.0
 # Triton collects a stub that it ended itself within about a second.
 STILLBORN_S = 2.0
 ZOMBIE, GONE, HALTED = "Z", "X", "Tt"
@@ -46,10 +48,10 @@ class LostStub:
 
 
 class StubWatch:
-    """Looks at the presence files; remembers since when a stub has been halted."""
+    """Looks at the presence files; remembers since when stubs are halted, replaced or dead."""
 
     def __init__(
-        self, instances: Path, *, halted_s: float = HALTED_S, replaced_s: float = 600.0
+        self, instances: Path, *, halted_s: float = HALTED_S, replaced_s: float = REPLACED_S
     ) -> None:
         self._instances = instances
         self._halted_s = halted_s
@@ -98,25 +100,24 @@ class StubWatch:
         Args:
             now: A monotonic time in seconds.
         """
-        newest: dict[tuple[str, int, str], tuple[int, int]] = {}
-        present = []
+        lives: defaultdict[tuple[str, int, str], list[tuple[int, Path, Stub]]] = defaultdict(list)
         for presence, stub in self.present():
             with contextlib.suppress(FileNotFoundError):  # unloaded since
-                began_ns = presence.stat().st_mtime_ns
-                name = (stub.model, stub.version, stub.instance)
-                newest[name] = max(newest.get(name, (0, 0)), (began_ns, stub.pid))
-                present.append((presence, stub, name))
-        replaced = [each for each in present if newest[each[2]][1] != each[1].pid]
-        self._replaced_since = {
-            stub.pid: self._replaced_since.get(stub.pid, now) for _, stub, _ in replaced
+                life = presence.stat().st_mtime_ns, presence, stub
+                lives[stub.model, stub.version, stub.instance].append(life)
+        replaced = {
+            stub.pid: (presence, stub)
+            for each in lives.values()
+            for _, presence, stub in sorted(each, key=lambda life: (life[0], life[2].pid))[:-1]
         }
+        self._replaced_since = {pid: self._replaced_since.get(pid, now) for pid in replaced}
         ended = []
-        for presence, stub, _ in replaced:
-            if now - self._replaced_since[stub.pid] >= self._replaced_s:
+        for pid, (presence, stub) in replaced.items():
+            if now - self._replaced_since[pid] >= self._replaced_s:
                 # Its file first: what ends without one is no lost stub.
                 presence.unlink(missing_ok=True)
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(stub.pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
                 ended.append(stub)
         return ended
 

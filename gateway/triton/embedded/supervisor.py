@@ -3,8 +3,8 @@ The embedded Triton, kept alive.
 
 The end of the process is seen at once; a halted or silent server is killed; its stubs are looked at
 five times a second (`stubs.py`). After a death the rest of the group and its shared memory are
-removed and the server is started again, with a growing delay when it keeps dying (`backoff.py` of
-the gateway).
+removed and the server is started again, with a growing delay when it keeps dying
+(`gateway/backoff.py`).
 
 A new server is empty. What should be loaded is known elsewhere, and `came_up` says when to load it.
 """

@@ -3,9 +3,8 @@
 import pytest
 
 from gateway.triton.discovery import Discovery, TritonUrl, TritonUrlInvalid, parse_triton_url
-from gateway.triton.monitor import Monitor
 from gateway.triton.reconciler import Reconciler
-from gateway.triton.replicas import ReplicaSet, Served
+from tests.watching import watching
 
 
 @pytest.mark.parametrize(
@@ -47,23 +46,8 @@ async def test_a_name_that_is_not_found_changes_nothing_about_the_others() -> No
         parse_triton_url(text)
         for text in ("dns+http://localhost:8000", "dns+http://nobody.invalid:9000", "http://a:7000")
     ]
-    replicas = ReplicaSet()
-    monitor = Monitor(
-        replicas,
-        Reconciler(dict, load_timeout_s=1),
-        probes=dict,
-        quarantine=_nothing_dies,
-        poll_s=60,
-        probe_interval_s=60,
-        shared_bytes=lambda _replica: 0,
-    )
-    discovery = Discovery(urls, monitor, None)
-    for _ in range(2):
-        await discovery.refresh()
-        assert {replica.name.rpartition(":")[2] for replica in replicas} == {"8000", "7000"}
-    await monitor.stop()
-    await replicas.close()
-
-
-async def _nothing_dies(_served: Served, _reason: str) -> None:
-    """Until something does."""
+    async with watching(Reconciler(dict, load_timeout_s=1), poll_s=60) as (monitor, replicas):
+        discovery = Discovery(urls, monitor, None)
+        for _ in range(2):
+            await discovery.refresh()
+            assert {replica.name.rpartition(":")[2] for replica in replicas} == {"8000", "7000"}
