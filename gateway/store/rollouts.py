@@ -151,15 +151,17 @@ class RolloutStore:
             query = select(RolloutRow).where(RolloutRow.live_model.is_not(None))
             return (await session.scalars(query.order_by(RolloutRow.created_at_s))).all()
 
-    async def to_unload(self, *, finished_before_s: float) -> Sequence[RolloutRow]:
+    async def to_unload(self) -> Sequence[RolloutRow]:
         """Read the failed ones whose challenger was loaded for them and still is."""
         async with self._database.read() as session:
             query = select(RolloutRow).where(
-                RolloutRow.phase == "Failed",
-                RolloutRow.loaded_challenger,
-                RolloutRow.finished_at_s < finished_before_s,
+                RolloutRow.phase == "Failed", RolloutRow.loaded_challenger
             )
             return (await session.scalars(query)).all()
+
+    async def data_version(self) -> int | None:
+        """See `Database.data_version`."""
+        return await self._database.data_version()
 
     async def mark_unloaded(self, rollout: str) -> None:
         """Take note that a failed rollout's challenger needs no unloading any more."""
