@@ -80,6 +80,7 @@ class RunningTriton:
         inputs: Mapping[str, NDArray[Any]],
         outputs: Sequence[str] = (),
         version: str = "",
+        parameters: Mapping[str, int | bool] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Run one request; return {output: array}."""
         tensors = []
@@ -91,7 +92,9 @@ class RunningTriton:
             tensors.append(tensor)
         wanted = [triton_grpc.InferRequestedOutput(output) for output in outputs] or None
         client = await self.grpc()
-        answer = await client.infer(name, tensors, model_version=version, outputs=wanted)
+        answer = await client.infer(
+            name, tensors, model_version=version, outputs=wanted, parameters=parameters
+        )
         names = [output.name for output in answer.get_response().outputs]
         return {output: answer.as_numpy(output) for output in names}
 

@@ -7,7 +7,8 @@ What it always says, and why:
 - the backend by name, so that one file serves the embedded Python-based backend and the C++ one of
   NVIDIA's container, and KIND_AUTO: the GPU where there is one;
 - the number of instances (Triton's default on a CPU is two) and of threads (onnxruntime's default
-  is every core, for each instance);
+  is every core, for each instance), also for a request that is alone; that is the embedded
+  backend's, the C++ one ignores what it does not know;
 - no dynamic batching, unless it was measured to be a gain: with a queue policy, Triton's batcher
   can sleep for half a second while requests wait (docs/decisions/0004). How many may wait is
   bounded by the gateway;
@@ -90,6 +91,13 @@ def generate_config(
         NameInvalid, VersionInvalid: The name or a number is not allowed.
     """
     batches = signature.batchable and options.max_batch_size > 0
+    placement = options.placement
+    parameters = {
+        "intra_op_thread_count": _parameter(placement.intra_op_threads),
+        "inter_op_thread_count": _parameter(1),
+    }
+    if placement.lone_threads is not None:
+        parameters["lone.intra_op_thread_count"] = _parameter(placement.lone_threads)
     config = pb.ModelConfig(
         name=check_model_name(name),
         backend=BACKEND,
@@ -97,14 +105,9 @@ def generate_config(
         input=[pb.ModelInput(**_tensor(tensor, batches)) for tensor in signature.inputs],
         output=[pb.ModelOutput(**_tensor(tensor, batches)) for tensor in signature.outputs],
         instance_group=[
-            pb.ModelInstanceGroup(
-                count=options.placement.instances, kind=pb.ModelInstanceGroup.KIND_AUTO
-            )
+            pb.ModelInstanceGroup(count=placement.instances, kind=pb.ModelInstanceGroup.KIND_AUTO)
         ],
-        parameters={
-            "intra_op_thread_count": _parameter(options.placement.intra_op_threads),
-            "inter_op_thread_count": _parameter(1),
-        },
+        parameters=parameters,
     )
     if batches and options.queue_delay_us is not None:
         config.dynamic_batching.max_queue_delay_microseconds = options.queue_delay_us

@@ -5,6 +5,9 @@ Measured on two cores with EfficientNet-Lite0: two instances of one thread answe
 requests as one instance of one thread, and also twice as many as two instances of two threads,
 which get in each other's way. So instances × threads never exceeds the cores, and instances come
 first. An instance costs a process and a copy of the weights, hence at most four.
+
+A request that has the machine to itself would then leave cores idle. For it an instance may keep a
+second session, with a thread for each core (docs/decisions/0009).
 """
 
 import os
@@ -23,10 +26,12 @@ class Placement:
     Attributes:
         instances: Triton instances: processes that each hold the model.
         intra_op_threads: Threads with which an instance runs one operator.
+        lone_threads: Threads for a request that is alone; None: as for any other.
     """
 
     instances: int
     intra_op_threads: int
+    lone_threads: int | None = None
 
 
 def placement_for_machine(cores: int | None = None) -> Placement:
@@ -38,7 +43,11 @@ def placement_for_machine(cores: int | None = None) -> Placement:
     """
     cores = usable_cores() if cores is None else max(1, cores)
     threads = -(-cores // _MAX_INSTANCES)
-    return Placement(instances=cores // threads, intra_op_threads=threads)
+    return Placement(
+        instances=cores // threads,
+        intra_op_threads=threads,
+        lone_threads=cores if cores > threads else None,
+    )
 
 
 def usable_cores() -> int:

@@ -44,6 +44,7 @@ def encode_request(
     shared: bool,
     output_name: str,
     request_id: str,
+    parameters: Mapping[str, int | bool],
     headers: Mapping[str, str],
 ) -> Sequence[Buffer]:
     """
@@ -56,6 +57,7 @@ def encode_request(
         shared: Name the tensor's slot instead of sending its values.
         output_name: The output that is wanted.
         request_id: Comes back in the answer, and stands in Triton's log and traces.
+        parameters: Of the request, for a backend that knows them.
         headers: Further headers.
 
     Returns:
@@ -83,8 +85,8 @@ def encode_request(
         "inputs": [given],
         "outputs": [{"name": output_name, "parameters": {"binary_data": True}}],
     }
-    if tensor.encoded_bytes:
-        asked["parameters"] = {"encoded_bytes": tensor.encoded_bytes}
+    if parameters:
+        asked["parameters"] = parameters
     inference = orjson.dumps(asked)
     further = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
     head = (

@@ -25,7 +25,7 @@ from gateway.triton.embedded.installation import PYTHON, SONAME, Wheel
 
 BACKEND = "onnxruntime"
 BACKEND_SOURCES = Path(__file__).parent / "backends" / BACKEND
-BACKEND_MODULES = ("model.py", "encoded.py", "load_checks.py", "session.py")
+BACKEND_MODULES = ("model.py", "encoded.py", "load_checks.py", "parameters.py", "session.py")
 _KEY_LENGTH = 12
 
 

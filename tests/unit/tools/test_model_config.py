@@ -23,7 +23,7 @@ from tools.model_config import (
 )
 from tools.signature import ModelSignature, Shape, TensorSignature
 
-PLACEMENT = Placement(instances=2, intra_op_threads=3)
+PLACEMENT = Placement(instances=2, intra_op_threads=3, lone_threads=4)
 OPTIONS = ConfigOptions(placement=PLACEMENT)
 
 
@@ -83,7 +83,11 @@ def test_every_config_bounds_instances_and_threads(case: ModelCase) -> None:
     (group,) = config.instance_group
     assert (group.count, group.kind) == (2, pb.ModelInstanceGroup.KIND_AUTO)
     parameters = {key: value.string_value for key, value in config.parameters.items()}
-    assert parameters == {"intra_op_thread_count": "3", "inter_op_thread_count": "1"}
+    assert parameters == {
+        "intra_op_thread_count": "3",
+        "inter_op_thread_count": "1",
+        "lone.intra_op_thread_count": "4",
+    }
     assert not config.HasField("dynamic_batching")
     assert list(config.version_policy.specific.versions) == [1]
     (warm_up,) = config.model_warmup

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tools import placement
-from tools.placement import Placement, placement_for_machine, usable_cores
+from tools.placement import placement_for_machine, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,14 @@ from tools.placement import Placement, placement_for_machine, usable_cores
 )
 def test_instances_come_first(cores: int, instances: int, threads: int) -> None:
     """Up to four instances of one thread, then more threads for each."""
-    assert placement_for_machine(cores) == Placement(instances, threads)
+    chosen = placement_for_machine(cores)
+    assert (chosen.instances, chosen.intra_op_threads) == (instances, threads)
+
+
+@pytest.mark.parametrize(("cores", "lone"), [(1, None), (2, 2), (8, 8)])
+def test_who_is_alone_may_have_every_core(cores: int, lone: int | None) -> None:
+    """A thread for each core, where that is more than any other request gets."""
+    assert placement_for_machine(cores).lone_threads == lone
 
 
 @pytest.mark.parametrize("cores", range(1, 257))

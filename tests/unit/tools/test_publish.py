@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.model_family import FAMILY, classifier_case, original_model
-from tools import model_config
+from tools import model_config, plan
 from tools.errors import (
     ConfigInvalid,
     ExternalDataForbidden,
@@ -129,6 +129,18 @@ def test_other_tensors_get_a_new_config(tmp_path: Path, source: Path, repository
     # The first version is still described by a configuration that fits it.
     first = model_config.parse(read_published(repository, "m", 1).config_text)
     assert list(first.output[0].dims) == [5]
+
+
+def test_large_models_have_no_second_session(
+    source: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads for a request that is alone cost the weights once more: not above the limit."""
+    lone = replace(OPTIONS, placement=Placement(2, 1, lone_threads=2))
+    for limit, expected in ((source.stat().st_size, True), (source.stat().st_size - 1, False)):
+        monkeypatch.setattr(plan, "_LONE_BYTES", limit)
+        name = f"m{limit}"
+        publish_version(source, repository=repository, name=name, version=1, options=lone)
+        assert ("lone." in (repository / name / "config.pbtxt").read_text()) is expected
 
 
 def test_older_number_leaves_the_config_of_the_newest(source: Path, repository: Path) -> None:

@@ -39,7 +39,7 @@ def _request(tensor: InputTensor, dtype: str, *, shared: bool, **changes: Any) -
             input_dtype=dtype,
             shared=shared,
             request_id="id-1",
-            **{"input_name": "x", "output_name": "y", "headers": {}, **changes},
+            **{"input_name": "x", "output_name": "y", "parameters": {}, "headers": {}, **changes},
         )
     )
 

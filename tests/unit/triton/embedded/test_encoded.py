@@ -52,9 +52,3 @@ def test_what_is_damaged_is_refused(backend: ModuleType) -> None:
         carrier = InputTensor.carrying(damaged, (1, 19, 31, 3))
         with pytest.raises(backend.NotDecoded):
             backend.decode(carrier.array, carrier.encoded_bytes, 4)
-
-
-def test_parameters_say_what_is_carried(backend: ModuleType) -> None:
-    """Only a request that says so carries an image; other parameters mean nothing here."""
-    assert backend.encoded_bytes('{"encoded_bytes": 145430}') == 145430
-    assert backend.encoded_bytes("{}") == backend.encoded_bytes('{"priority": 3}') == 0

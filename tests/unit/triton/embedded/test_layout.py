@@ -51,6 +51,7 @@ def test_the_backend_is_whole(tmp_path: Path, wheel: Wheel) -> None:
         "model.py",
         "encoded.py",
         "load_checks.py",
+        "parameters.py",
         "session.py",
     }
 

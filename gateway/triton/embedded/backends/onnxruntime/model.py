@@ -6,6 +6,10 @@ once, `execute` with one or more requests at a time, and `finalize` before it le
 in and go out by DLPack: the stub's own numpy bridge was built against numpy 1 and gets sizes wrong
 under numpy 2.
 
+A request is not asked whether its sender has gone (`is_cancelled`): that is a message to another
+process and back, which takes longer than a small model, and Triton does not notice the end of an
+HTTP connection.
+
 Presence: with INSTANCES_DIR in the environment, an instance keeps a file there named after its
 pid, from the start of `initialize` to the end of `finalize`. A file whose process is gone therefore
 means a crash, never an unload; Triton itself neither reports nor repairs that.
@@ -13,6 +17,7 @@ means a crash, never an unload; Triton itself neither reports nor repairs that.
 Source: Triton "Python-based backends", and triton-inference-server/python_backend README.
 """
 
+import gc
 import json
 import os
 import select
@@ -23,11 +28,12 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb
-from encoded import NotDecoded, decode, encoded_bytes
+from encoded import NotDecoded, decode
 from load_checks import check_config, graph_tensors
 from onnxruntime import OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-from session import open_session, run_options
+from parameters import read_parameters
+from session import Session, open_lone_session, open_session, run_options
 
 INSTANCES_DIR = "GATEWAY_TRITON_INSTANCES_DIR"
 SERVER = "tritonserver"
@@ -46,58 +52,60 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._presence = _announce(args)
         try:
-            self._session = open_session(
-                _model_file(args, config),
-                config,
-                kind=args["model_instance_kind"],
-                device_id=int(args["model_instance_device_id"]),
+            path, kind = _model_file(args, config), args["model_instance_kind"]
+            session = open_session(
+                path, config, kind=kind, device_id=int(args["model_instance_device_id"])
             )
-            inputs = graph_tensors(self._session.get_inputs())
-            overridable = graph_tensors(self._session.get_overridable_initializers())
-            outputs = graph_tensors(self._session.get_outputs())
+            inputs = graph_tensors(session.get_inputs())
+            overridable = graph_tensors(session.get_overridable_initializers())
+            outputs = graph_tensors(session.get_outputs())
             check_config(config, inputs=inputs, overridable=overridable, outputs=outputs)
-            self._run_options = run_options(config)
+            self._session = Session(session, run_options(config))
+            lone = open_lone_session(path, config, kind=kind)
+            self._lone = Session(lone, run_options(config)) if lone is not None else None
         except BaseException:
             self._withdraw()
             raise
         self._inputs = [io["name"] for io in config["input"]]
         self._outputs = [io["name"] for io in config["output"]]
         self._batches = int(config.get("max_batch_size", 0)) > 0
+        self._warm = self._lone is None
+        # The libraries' objects live as long as this process: no collection need look at them.
+        gc.collect()
+        gc.freeze()
 
     def execute(self, requests):
         """Answer every request, in order; one that fails has an error of its own."""
-        responses = [None] * len(requests)
-        feeds = {}
+        responses, feeds, lone = [None] * len(requests), {}, False
         for index, request in enumerate(requests):
-            if request.is_cancelled():
-                error = pb.TritonError("request was cancelled", pb.TritonError.CANCELLED)
-                responses[index] = pb.InferenceResponse(error=error)
-                continue
             try:
-                feeds[index] = self._feed(request)
-            except NotDecoded as reason:
+                said = read_parameters(request.parameters())
+                feeds[index] = self._feed(request, said.encoded_bytes)
+            except (NotDecoded, ValueError, TypeError) as reason:
                 error = pb.TritonError(f"{NOT_DECODED}: {reason}", pb.TritonError.INVALID_ARG)
                 responses[index] = pb.InferenceResponse(error=error)
+            else:
+                lone = said.lone and len(requests) == 1
         for members in self._groups(feeds):
-            names = [list(requests[index].requested_output_names()) for index in members]
-            wanted = [name for name in self._outputs if any(name in each for each in names)]
-            answers = self._run_group(wanted, [feeds[index] for index in members])
+            names = [requests[index].requested_output_names() for index in members]
+            wanted = names[0] if len(names) == 1 else sorted(set().union(*names))
+            answers = self._run_group(wanted, [feeds[index] for index in members], lone=lone)
             for index, requested, answer in zip(members, names, answers, strict=True):
-                responses[index] = self._response(requested, answer)
+                responses[index] = _response(requested, answer)
         return responses
 
     def finalize(self):
         """Leave in order: a crash would not come here."""
         self._withdraw()
 
-    def _feed(self, request):
+    def _feed(self, request, encoded_bytes):
         """Return {input: array}, without a copy; an optional input may be absent."""
-        feed, encoded = {}, encoded_bytes(request.parameters())
+        feed = {}
         for name in self._inputs:
             tensor = pb.get_input_tensor_by_name(request, name)
             if tensor is not None:
-                array = np.from_dlpack(tensor)
-                feed[name] = decode(array, encoded, array.ndim) if encoded else array
+                array = np.from_dlpack(_Lent(tensor))
+                feed[name] = decode(array, encoded_bytes, array.ndim) if encoded_bytes else array
         return feed
 
     def _groups(self, feeds):
@@ -106,7 +114,7 @@ class TritonPythonModel:
         These have the same inputs with equal shapes behind the batch axis. A model that does not
         batch runs one at a time.
         """
-        if not self._batches:
+        if not self._batches or len(feeds) == 1:
             return [[index] for index in feeds]
         groups = {}
         for index, feed in feeds.items():
@@ -114,10 +122,10 @@ class TritonPythonModel:
             groups.setdefault(key, []).append(index)
         return list(groups.values())
 
-    def _run_group(self, wanted, feeds):
+    def _run_group(self, wanted, feeds, *, lone):
         """Run `feeds` as one batch; return for each its {output: OrtValue}, or the TritonError."""
         if len(feeds) == 1:
-            return [self._run(wanted, feeds[0])]
+            return [self._run(wanted, feeds[0], lone=lone)]
         merged = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
         answer = self._run(wanted, merged)
         if isinstance(answer, pb.TritonError):
@@ -135,10 +143,14 @@ class TritonPythonModel:
             for start, stop in pairwise(bounds)
         ]
 
-    def _run(self, wanted, feed):
-        values = {name: OrtValue.ortvalue_from_numpy(array) for name, array in feed.items()}
+    def _run(self, wanted, feed, *, lone=False):
+        if not self._warm:
+            # The first request, which is Triton's warm-up, warms both.
+            self._warm = True
+            self._run(wanted, feed, lone=True)
+        session = self._lone if lone and self._lone is not None else self._session
         try:
-            answer = self._session.run_with_ort_values(wanted, values, self._run_options)
+            return session.run(wanted, feed)
         except ort_errors.InvalidArgument as error:
             return pb.TritonError(f"onnx runtime error 2: {error}", pb.TritonError.INVALID_ARG)
         except MemoryError as error:
@@ -147,25 +159,38 @@ class TritonPythonModel:
             )
         except Exception as error:  # noqa: BLE001 - whatever it was, it belongs to this request alone
             return pb.TritonError(f"onnx runtime error: {error}", pb.TritonError.INTERNAL)
-        return {name: _bare(value) for name, value in zip(wanted, answer, strict=True)}
-
-    def _response(self, requested, answer):
-        if isinstance(answer, pb.TritonError):
-            return pb.InferenceResponse(error=answer)
-        # onnxruntime's capsules and not numpy's: numpy complains, on every request, about how the
-        # stub marks a capsule as used.
-        return pb.InferenceResponse(
-            [pb.Tensor.from_dlpack(name, answer[name].to_dlpack()) for name in requested]
-        )
 
     def _withdraw(self):
         if self._presence is not None:
             self._presence.unlink(missing_ok=True)
 
 
-def _bare(value):
-    """Return what is below the Python wrapper of an OrtValue: only that speaks DLPack."""
-    return value._ortvalue  # noqa: SLF001 - onnxruntime has no public way
+class _Lent:
+    """
+    A request's tensor for numpy, which asks with arguments that the stub does not know: to catch
+    what it throws then takes longer than all the rest.
+    """
+
+    __slots__ = ("_tensor",)
+
+    def __init__(self, tensor):
+        self._tensor = tensor
+
+    def __dlpack__(self, **_):
+        return self._tensor.__dlpack__()
+
+    def __dlpack_device__(self):
+        return self._tensor.__dlpack_device__()
+
+
+def _response(requested, answer):
+    if isinstance(answer, pb.TritonError):
+        return pb.InferenceResponse(error=answer)
+    # onnxruntime's capsules and not numpy's: numpy complains, on every request, about how the
+    # stub marks a capsule as used.
+    return pb.InferenceResponse(
+        [pb.Tensor.from_dlpack(name, answer[name].to_dlpack()) for name in requested]
+    )
 
 
 def _owning_copy(array):
@@ -177,7 +202,7 @@ def _owning_copy(array):
     """
     value = OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype)
     value.update_inplace(np.ascontiguousarray(array))
-    return _bare(value)
+    return value._ortvalue  # noqa: SLF001 - only what is below the wrapper speaks DLPack
 
 
 def _model_file(args, config):

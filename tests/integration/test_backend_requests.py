@@ -1,0 +1,117 @@
+"""What our backend does for one request and not for another, because the gateway says so."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gateway.triton.client import TritonClient
+from gateway.triton.tensor import InputTensor
+from tests.running_triton import RunningTriton
+
+ONE = np.ones(1, np.float32)
+SIDE = 768
+
+
+def _products(count: int) -> bytes:
+    """Return a graph that multiplies matrices so many times, which threads can share out."""
+    nodes = [helper.make_node("Mul", ["x", "w"], ["h0"])]
+    nodes += [helper.make_node("MatMul", [f"h{n}", "w"], [f"h{n + 1}"]) for n in range(count)]
+    nodes.append(helper.make_node("ReduceMax", [f"h{count}"], ["y"], axes=[0, 1], keepdims=0))
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
+        [numpy_helper.from_array(np.full((SIDE, SIDE), 1 / SIDE, np.float32), "w")],
+    )
+    opset = helper.make_opsetid("", 13)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _config(**parameters: int) -> dict[str, Any]:
+    return {
+        "backend": "onnxruntime",
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [1]}],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1]}],
+        "instance_group": [{"count": 1, "kind": "KIND_AUTO"}],
+        "parameters": {
+            key.replace("__", "."): {"string_value": str(value)}
+            for key, value in parameters.items()
+        },
+    }
+
+
+def _helpers_s(model: str) -> float:
+    """Read how much time the threads of a model's process took, all but its first."""
+    (process,) = (
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.name().startswith("triton_python") and any(model in w for w in process.cmdline())
+    )
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    runs = (Path(task, "schedstat") for task in tasks if task.name != str(process.pid))
+    return sum(int(run.read_text().split()[0]) for run in runs) / 1e9
+
+
+async def test_a_lone_request_has_more_threads(triton: RunningTriton) -> None:
+    """One that is said to be alone is worked on by the second session's threads, others are not."""
+    triton.add("lone", _products(8))
+    await triton.load("lone", _config(intra_op_thread_count=1, lone__intra_op_thread_count=2))
+    await triton.infer("lone", {"x": ONE})  # the first request warms both
+    answers, took_s = {}, {}
+    for lone in (False, True):
+        before_s = _helpers_s("lone")
+        for _ in range(5):
+            answers[lone] = (await triton.infer("lone", {"x": ONE}, parameters={"lone": lone}))["y"]
+        took_s[lone] = _helpers_s("lone") - before_s
+    assert took_s[True] > 5 * took_s[False]
+    np.testing.assert_array_equal(answers[True], answers[False])
+
+
+@pytest.mark.parametrize("threads", [1, 0])
+async def test_no_second_session_that_would_be_the_same(
+    triton: RunningTriton, threads: int
+) -> None:
+    """With as many threads as any request has, 0 being all cores, one session serves both."""
+    name = f"same-{threads}"
+    triton.add(name, _products(1))
+    await triton.load(
+        name, _config(intra_op_thread_count=threads, lone__intra_op_thread_count=threads or 2)
+    )
+    answer = await triton.infer(name, {"x": ONE}, parameters={"lone": True})
+    np.testing.assert_allclose(answer["y"], 1 / SIDE, rtol=1e-3)
+
+
+async def test_a_client_says_which_of_its_requests_is_alone(triton: RunningTriton) -> None:
+    """Of several at once only the first is alone when it is sent; one at a time, all are."""
+    triton.add("said", _products(8))
+    await triton.load("said", _config(intra_op_thread_count=1, lone__intra_op_thread_count=2))
+    client = TritonClient(triton.endpoint)
+
+    async def ask() -> None:
+        await client.infer(
+            "said",
+            1,
+            input_name="x",
+            input_dtype="FP32",
+            tensor=InputTensor(ONE),
+            output_name="y",
+        )
+
+    await ask()  # the first request warms both
+    began_s = _helpers_s("said")
+    for _ in range(5):
+        await ask()
+    alone_s = _helpers_s("said") - began_s
+    for _ in range(5):
+        await asyncio.gather(ask(), ask(), ask(), ask(), ask())
+    crowded_s = _helpers_s("said") - began_s - alone_s
+    await client.close()
+    # Five of the twenty-five were alone when they were sent.
+    assert 0.3 * alone_s < crowded_s < 2.5 * alone_s

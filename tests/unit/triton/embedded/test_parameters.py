@@ -1,0 +1,39 @@
+"""What the backend reads of a request's parameters."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from gateway.triton.embedded.layout import BACKEND_SOURCES
+
+
+@pytest.fixture(scope="module")
+def backend() -> ModuleType:
+    """Load the module as Triton's stub does: from its file."""
+    spec = importlib.util.spec_from_file_location(
+        "parameters", Path(BACKEND_SOURCES, "parameters.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"priority":3}'])
+def test_nothing_said_is_pixels_among_others(backend: ModuleType, text: str) -> None:
+    """A request of another client carries pixels, and is not taken to be alone."""
+    assert backend.read_parameters(text) == (0, False)
+
+
+def test_what_is_said_is_read(backend: ModuleType) -> None:
+    """All of it."""
+    assert backend.read_parameters('{"encoded_bytes":17,"lone":true}') == (17, True)
+
+
+def test_another_number_is_refused(backend: ModuleType) -> None:
+    """What is no number of bytes is no number of bytes."""
+    with pytest.raises(ValueError, match="invalid literal"):
+        backend.read_parameters('{"encoded_bytes":"a few"}')
