@@ -212,6 +212,8 @@ async def list_rollouts(services: ServicesOf, limit: Limit = 100) -> list[Rollou
 async def show_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutDetailResponse:
     """Show a rollout with its verdicts and what was counted in its current step."""
     row = await services.rollouts.read(rollout)
+    # Who hears that it has succeeded is answered by its version from now on.
+    await services.registry.refresh()
     observed, dropped = await services.rollouts.observed(row)
     return RolloutDetailResponse(**_rollout(row), observations=observed, shadow_dropped=dropped)
 

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +157,16 @@ class Evaluations:
 
     async def follow(self, ask: AskVersion) -> None:
         """Evaluate what is not evaluated yet, for ever, while this gateway holds the lease."""
+        looked: int | None = None
+        sets: Sequence[EvaluationSetRow] = ()
         while True:
             await asyncio.sleep(_POLL_S)
             try:
-                if (sets := await self._store.sets()) and await self._hold():
+                # Read first: what is committed during the look is seen the next time.
+                version = await self._rollouts.data_version()
+                if version is None or version != looked:
+                    sets, looked = await self._store.sets(), version
+                if sets and await self._hold():
                     for found in sets:
                         await self._evaluate_missing(found, ask)
             except StoreUnavailable:
