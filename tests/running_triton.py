@@ -137,6 +137,40 @@ def tiny_classifier(classes: int = 5, seed: int = 0) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def matrix_products(count: int, side: int) -> bytes:
+    """
+    Return a graph that takes time, which threads can share out: x: FP32 [1], y: FP32 [], 1 / side
+    for a one; in between so many products of matrices.
+    """
+    nodes = [helper.make_node("Mul", ["x", "w"], ["h0"])]
+    nodes += [helper.make_node("MatMul", [f"h{n}", "w"], [f"h{n + 1}"]) for n in range(count)]
+    nodes.append(helper.make_node("ReduceMax", [f"h{count}"], ["y"], axes=[0, 1], keepdims=0))
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
+        [numpy_helper.from_array(np.full((side, side), 1 / side, np.float32), "w")],
+    )
+    opset = helper.make_opsetid("", 13)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def matrix_products_config(**parameters: int) -> dict[str, Any]:
+    """Return the configuration of `matrix_products`: one instance, "__" a dot in parameters."""
+    return {
+        "backend": "onnxruntime",
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [1]}],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1]}],
+        "instance_group": [{"count": 1, "kind": "KIND_AUTO"}],
+        "parameters": {
+            key.replace("__", "."): {"string_value": str(value)}
+            for key, value in parameters.items()
+        },
+    }
+
+
 def tiny_config(classes: int = 5, **changes: Any) -> dict[str, Any]:
     """Return the configuration of `tiny_classifier`: batches of up to 8, one instance."""
     return {

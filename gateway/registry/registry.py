@@ -13,6 +13,7 @@ import structlog
 
 from gateway.errors import StoreUnavailable
 from gateway.registry.versions import Catalog, build_catalog
+from gateway.store.kept import Kept
 from gateway.store.versions import VersionStore
 
 log = structlog.get_logger(__name__)
@@ -50,15 +51,11 @@ class Registry:
     async def follow(self, poll_s: float) -> None:
         """Refresh for ever, every `poll_s` seconds; says once when the database goes and comes."""
         reachable = True
-        looked: int | None = None
+        kept = Kept(self.store.data_version, self.refresh)
         while True:
             await asyncio.sleep(poll_s)
             try:
-                # Read first: what is committed during the refresh is looked at the next time.
-                version = await self.store.data_version()
-                if version is None or version != looked:
-                    await self.refresh()
-                looked = version
+                await kept.look()
             except StoreUnavailable as error:
                 if reachable:
                     log.warning("store_unavailable", reason=str(error.__cause__))

@@ -37,6 +37,7 @@ from gateway.rollouts.rollout import (
 )
 from gateway.rollouts.verdict import Verdict
 from gateway.store.feedback import FeedbackStore
+from gateway.store.kept import Kept
 from gateway.store.rollout_tables import RolloutRow
 from gateway.store.rollouts import Change, RolloutStore
 
@@ -83,9 +84,7 @@ class Controller:
         self._now = now
         self._forgotten_at_s = 0.0
         self._leased_until_s = 0.0
-        self._looked: int | None = None
-        self._live: Sequence[RolloutRow] = ()
-        self._failed: Sequence[RolloutRow] = ()
+        self._kept = Kept(store.data_version, self._to_do)
         # A promotion may wait for a load for minutes: each rollout is worked on by itself.
         self._at_work: dict[str, asyncio.Task[None]] = {}
 
@@ -124,24 +123,19 @@ class Controller:
         return held
 
     async def _round(self) -> None:
-        await self._look()
-        for row in self._live:
+        live, failed = await self._kept.look()
+        for row in live:
             self._start(row, self._move_on)
         before_s = self._now() - self._unload_after_s
-        for row in self._failed:
+        for row in failed:
             if row.finished_at_s is not None and row.finished_at_s < before_s:
                 self._start(row, self._unload_failed)
         if self._now() - self._forgotten_at_s > _FORGET_EVERY_S:
             self._forgotten_at_s = self._now()
             await self._feedback.forget(older_than_s=self._feedback_window_s)
 
-    async def _look(self) -> None:
-        """Read what there is to do, unless nobody has committed anything since the last look."""
-        # Read first: what is committed during the look is seen the next time.
-        version = await self._store.data_version()
-        if version is None or version != self._looked:
-            self._live, self._failed = await self._store.live(), await self._store.to_unload()
-            self._looked = version
+    async def _to_do(self) -> tuple[Sequence[RolloutRow], Sequence[RolloutRow]]:
+        return await self._store.live(), await self._store.to_unload()
 
     def _start(self, row: RolloutRow, work: Callable[[RolloutRow], Awaitable[None]]) -> None:
         """Do what there is to do for a rollout, unless that is still going on."""

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from gateway.rollouts.metrics import Strategy
 from gateway.rollouts.plan import Plan
 from gateway.rollouts.verdict import Outcome
 from gateway.store.evaluations import EvaluationStore
+from gateway.store.kept import Kept
 from gateway.store.rollout_tables import EvaluationRow, EvaluationSetRow
 from gateway.store.rollouts import RolloutStore
 
@@ -157,16 +158,11 @@ class Evaluations:
 
     async def follow(self, ask: AskVersion) -> None:
         """Evaluate what is not evaluated yet, for ever, while this gateway holds the lease."""
-        looked: int | None = None
-        sets: Sequence[EvaluationSetRow] = ()
+        kept = Kept(self._rollouts.data_version, self._store.sets)
         while True:
             await asyncio.sleep(_POLL_S)
             try:
-                # Read first: what is committed during the look is seen the next time.
-                version = await self._rollouts.data_version()
-                if version is None or version != looked:
-                    sets, looked = await self._store.sets(), version
-                if sets and await self._hold():
+                if (sets := await kept.look()) and await self._hold():
                     for found in sets:
                         await self._evaluate_missing(found, ask)
             except StoreUnavailable:

@@ -115,7 +115,6 @@ class TritonClient:
         )
         self._http = Connections(Address.parse(endpoint.http_url), limit=_MAX_CONNECTIONS)
         self.region: Region | None = None
-        self._under_way = 0
         self._sharing = asyncio.Lock()
         self._sharing_refused = False
         self._admin = (
@@ -300,47 +299,44 @@ class TritonClient:
             TritonError: One of its classes; see there.
         """
         shared = tensor.region is not None and tensor.region is self.region
-        self._under_way += 1
-        try:
-            while True:
-                request = encode_request(
-                    name,
-                    version,
-                    host=self.endpoint.http_url,
-                    input_name=input_name,
-                    input_dtype=input_dtype,
-                    tensor=tensor,
-                    shared=shared,
-                    output_name=output_name,
-                    request_id=request_id,
-                    parameters=self._parameters(tensor),
-                    headers=_trace_headers(),
-                )
+        while True:
+            request = encode_request(
+                name,
+                version,
+                host=self.endpoint.http_url,
+                input_name=input_name,
+                input_dtype=input_dtype,
+                tensor=tensor,
+                shared=shared,
+                output_name=output_name,
+                request_id=request_id,
+                parameters=self._parameters(tensor),
+                headers=_trace_headers(),
+            )
+            try:
                 answer = await self._http.exchange(request, tensor.slot if shared else None)
-                if answer.status == HTTPStatus.OK:
-                    break
-                error_text = decode_error(answer.body)
-                if not (shared and _REGION_UNKNOWN in error_text):
-                    raise inference_error(answer.status, error_text)
-                # Another process than the one that was told: this request is sent whole, and the
-                # monitor shares memory with the new one.
-                assert tensor.region is not None
-                self._drop_region(tensor.region)
-                shared = False
+            except ConnectionBroken as error:
+                raise TritonUnreachable(str(error)) from error
+            if answer.status == HTTPStatus.OK:
+                break
+            error_text = decode_error(answer.body)
+            if not (shared and _REGION_UNKNOWN in error_text):
+                raise inference_error(answer.status, error_text)
+            # Another process than the one that was told: this request is sent whole, and the
+            # monitor shares memory with the new one.
+            assert tensor.region is not None
+            self._drop_region(tensor.region)
+            shared = False
+        try:
             return decode_answer(answer.headers, answer.body, output_name)
-        except ConnectionBroken as error:
-            raise TritonUnreachable(str(error)) from error
         except AnswerInvalid as error:
             raise TritonFailed(str(error)) from error
-        finally:
-            self._under_way -= 1
 
     def _parameters(self, tensor: InputTensor) -> Mapping[str, int | bool]:
         """Tell our backend what it knows to use; see `parameters.py` there."""
         if not self.endpoint.decodes:
             return {}
-        lone = self._under_way == 1
-        return {"lone": lone, "encoded_bytes": tensor.encoded_bytes}
+        return {"lone": self._http.under_way == 0, "encoded_bytes": tensor.encoded_bytes}
 
 
 def _trace_headers() -> dict[str, str]:

@@ -65,6 +65,11 @@ class Connections:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
 
+    @property
+    def under_way(self) -> int:
+        """Exchanges that have a connection and whose callers wait."""
+        return len(self._open) - len(self._idle)
+
     async def exchange(self, request: Sequence[Buffer], slot: Slot | None = None) -> Answer:
         """
         Send a request and return the answer to it.

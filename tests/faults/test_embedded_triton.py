@@ -14,7 +14,6 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from gateway.backoff import restart_delay_s
 from gateway.triton.embedded import AlreadyRunning, EmbeddedOptions, EmbeddedTriton, Ports
@@ -23,7 +22,14 @@ from gateway.triton.embedded.orphans import SHARED_MEMORY
 from gateway.triton.embedded.ports import free_ports
 from gateway.triton.embedded.stubs import GONE, ZOMBIE, process_state
 from gateway.triton.endpoint import TritonEndpoint
-from tests.running_triton import RunningTriton, running_triton, tiny_classifier, tiny_config
+from tests.running_triton import (
+    RunningTriton,
+    matrix_products,
+    matrix_products_config,
+    running_triton,
+    tiny_classifier,
+    tiny_config,
+)
 
 IMAGE = np.ones((1, 4, 4, 3), np.float32)
 ROOT = Path(__file__).parents[2]
@@ -305,28 +311,9 @@ async def test_admin_calls_want_the_secret(tmp_path: Path) -> None:
 async def test_stop_lets_requests_end(tmp_path: Path) -> None:
     """A request in flight when the stop comes is answered."""
     size = 1024
-    nodes = [helper.make_node("Mul", ["x", "w"], ["h0"])]
-    nodes += [helper.make_node("MatMul", [f"h{n}", "w"], [f"h{n + 1}"]) for n in range(20)]
-    nodes.append(helper.make_node("ReduceMax", ["h20"], ["y"], axes=[0, 1], keepdims=0))
-    graph = helper.make_graph(
-        nodes,
-        "slow",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
-        [numpy_helper.from_array(np.full((size, size), 1 / size, np.float32), "w")],
-    )
-    opset = helper.make_opsetid("", 13)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
-    config = {
-        "backend": "onnxruntime",
-        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [1]}],
-        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1]}],
-        "instance_group": [{"count": 1, "kind": "KIND_AUTO"}],
-        "parameters": {"intra_op_thread_count": {"string_value": "1"}},
-    }
     async with running_triton(tmp_path) as running:
-        running.add("slow", model)
-        await running.load("slow", config)
+        running.add("slow", matrix_products(20, size))
+        await running.load("slow", matrix_products_config(intra_op_thread_count=1))
         one = {"x": np.ones(1, np.float32)}
         start = time.monotonic()
         await running.infer("slow", one)

@@ -2,49 +2,17 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from gateway.triton.client import TritonClient
 from gateway.triton.tensor import InputTensor
-from tests.running_triton import RunningTriton
+from tests.running_triton import RunningTriton, matrix_products, matrix_products_config
 
 ONE = np.ones(1, np.float32)
 SIDE = 768
-
-
-def _products(count: int) -> bytes:
-    """Return a graph that multiplies matrices so many times, which threads can share out."""
-    nodes = [helper.make_node("Mul", ["x", "w"], ["h0"])]
-    nodes += [helper.make_node("MatMul", [f"h{n}", "w"], [f"h{n + 1}"]) for n in range(count)]
-    nodes.append(helper.make_node("ReduceMax", [f"h{count}"], ["y"], axes=[0, 1], keepdims=0))
-    graph = helper.make_graph(
-        nodes,
-        "products",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
-        [numpy_helper.from_array(np.full((SIDE, SIDE), 1 / SIDE, np.float32), "w")],
-    )
-    opset = helper.make_opsetid("", 13)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    return bytes(model.SerializeToString())
-
-
-def _config(**parameters: int) -> dict[str, Any]:
-    return {
-        "backend": "onnxruntime",
-        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [1]}],
-        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1]}],
-        "instance_group": [{"count": 1, "kind": "KIND_AUTO"}],
-        "parameters": {
-            key.replace("__", "."): {"string_value": str(value)}
-            for key, value in parameters.items()
-        },
-    }
 
 
 def _helpers_s(model: str) -> float:
@@ -61,8 +29,10 @@ def _helpers_s(model: str) -> float:
 
 async def test_a_lone_request_has_more_threads(triton: RunningTriton) -> None:
     """One that is said to be alone is worked on by the second session's threads, others are not."""
-    triton.add("lone", _products(8))
-    await triton.load("lone", _config(intra_op_thread_count=1, lone__intra_op_thread_count=2))
+    triton.add("lone", matrix_products(8, SIDE))
+    await triton.load(
+        "lone", matrix_products_config(intra_op_thread_count=1, lone__intra_op_thread_count=2)
+    )
     await triton.infer("lone", {"x": ONE})  # the first request warms both
     answers, took_s = {}, {}
     for lone in (False, True):
@@ -80,9 +50,12 @@ async def test_no_second_session_that_would_be_the_same(
 ) -> None:
     """With as many threads as any request has, 0 being all cores, one session serves both."""
     name = f"same-{threads}"
-    triton.add(name, _products(1))
+    triton.add(name, matrix_products(1, SIDE))
     await triton.load(
-        name, _config(intra_op_thread_count=threads, lone__intra_op_thread_count=threads or 2)
+        name,
+        matrix_products_config(
+            intra_op_thread_count=threads, lone__intra_op_thread_count=threads or 2
+        ),
     )
     answer = await triton.infer(name, {"x": ONE}, parameters={"lone": True})
     np.testing.assert_allclose(answer["y"], 1 / SIDE, rtol=1e-3)
@@ -90,8 +63,10 @@ async def test_no_second_session_that_would_be_the_same(
 
 async def test_a_client_says_which_of_its_requests_is_alone(triton: RunningTriton) -> None:
     """Of several at once only the first is alone when it is sent; one at a time, all are."""
-    triton.add("said", _products(8))
-    await triton.load("said", _config(intra_op_thread_count=1, lone__intra_op_thread_count=2))
+    triton.add("said", matrix_products(8, SIDE))
+    await triton.load(
+        "said", matrix_products_config(intra_op_thread_count=1, lone__intra_op_thread_count=2)
+    )
     client = TritonClient(triton.endpoint)
 
     async def ask() -> None:

@@ -1,8 +1,6 @@
 """The backend's way with images that travel as they are."""
 
-import importlib.util
 import io
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,19 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.triton.embedded.layout import BACKEND_SOURCES
 from gateway.triton.tensor import InputTensor
+from tests.backend_source import load_backend_module
 
 
 @pytest.fixture(scope="module")
 def backend() -> ModuleType:
-    """Load the module as Triton's stub does: from its file."""
-    spec = importlib.util.spec_from_file_location("encoded", Path(BACKEND_SOURCES, "encoded.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_backend_module("encoded")
 
 
 def _jpeg(**options: Any) -> bytes:

@@ -1,25 +1,15 @@
 """What the backend reads of a request's parameters."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from gateway.triton.embedded.layout import BACKEND_SOURCES
+from tests.backend_source import load_backend_module
 
 
 @pytest.fixture(scope="module")
 def backend() -> ModuleType:
-    """Load the module as Triton's stub does: from its file."""
-    spec = importlib.util.spec_from_file_location(
-        "parameters", Path(BACKEND_SOURCES, "parameters.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_backend_module("parameters")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"priority":3}'])

@@ -60,14 +60,14 @@ class TritonPythonModel:
             overridable = graph_tensors(session.get_overridable_initializers())
             outputs = graph_tensors(session.get_outputs())
             check_config(config, inputs=inputs, overridable=overridable, outputs=outputs)
-            self._session = Session(session, run_options(config))
+            options = run_options(config)
+            self._session = Session(session, options)
             lone = open_lone_session(path, config, kind=kind)
-            self._lone = Session(lone, run_options(config)) if lone is not None else None
+            self._lone = None if lone is None else Session(lone, options)
         except BaseException:
             self._withdraw()
             raise
         self._inputs = [io["name"] for io in config["input"]]
-        self._outputs = [io["name"] for io in config["output"]]
         self._batches = int(config.get("max_batch_size", 0)) > 0
         self._warm = self._lone is None
         # The libraries' objects live as long as this process: no collection need look at them.

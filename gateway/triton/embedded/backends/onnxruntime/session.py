@@ -3,9 +3,9 @@ An onnxruntime session as the model configuration asks for it: parameters, graph
 level, execution accelerators, and the kind of the instance.
 
 The keys and their values are those of Triton's C++ onnxruntime backend; unknown keys of
-`parameters` are ignored there, so they are here. Two keys are ours, because idle threads that spin
-cost a small server a core: `session.intra_op.allow_spinning` (0 or 1), passed on to onnxruntime.
-Another is `lone.intra_op_thread_count`: see `open_lone_session`.
+`parameters` are ignored there, so they are here. Two keys are ours:
+`session.intra_op.allow_spinning` (0 or 1), passed on to onnxruntime, because idle threads that spin
+cost a small server a core; and `lone.intra_op_thread_count`, see `open_lone_session`.
 
 Source: triton-inference-server/onnxruntime_backend README ("Model Config Options") and
 `src/onnxruntime.cc`, release 24.10.
@@ -42,8 +42,6 @@ SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 SPINNING = "session.intra_op.allow_spinning"
 THREADS = "intra_op_thread_count"
 LONE_THREADS = "lone.intra_op_thread_count"
-
-
 _HOST = ort.OrtDevice.make("cpu", 0)._get_c_device()  # noqa: SLF001 - as OrtValue does
 
 
