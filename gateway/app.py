@@ -7,8 +7,13 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from gateway.api import (
-    error_handlers,
+from gateway.api import errors
+from gateway.api.middleware.body_limit import BodyLimitErrors
+from gateway.api.middleware.metering import Metering
+from gateway.api.middleware.request_context import RequestContext
+from gateway.api.middleware.tracing import Tracing
+from gateway.api.middleware.worker_answers import WorkerAnswers
+from gateway.api.rest import (
     evaluations,
     health,
     metrics,
@@ -17,11 +22,6 @@ from gateway.api import (
     rollouts,
     serving,
 )
-from gateway.api.metering import Metering
-from gateway.api.one_of_several import OneOfSeveral
-from gateway.api.plain_errors import PlainErrors
-from gateway.api.request_context import RequestContext
-from gateway.api.tracing import Tracing
 from gateway.services import open_services
 from gateway.settings import Settings
 from gateway.telemetry.tracing import open_tracing
@@ -72,10 +72,10 @@ def create_app(settings: Settings, *, demo: bool = False, parent: Parent | None 
     for router in routers:
         # A route that takes files has a larger limit of its own.
         app.include_router(router, max_body_size=settings.max_body_bytes)
-    error_handlers.install(app)
-    app.add_middleware(PlainErrors)
+    errors.install(app)
+    app.add_middleware(BodyLimitErrors)
     if parent is not None:
-        app.add_middleware(OneOfSeveral, number=parent.number)
+        app.add_middleware(WorkerAnswers, number=parent.number)
     app.add_middleware(RequestContext)
     if settings.otel_exporter_otlp_endpoint:
         app.add_middleware(Tracing)

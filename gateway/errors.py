@@ -1,5 +1,5 @@
 """
-What can go wrong, as one tree. It knows no HTTP: `api/error_handlers.py` holds the one table that
+What can go wrong, as one tree. It knows no HTTP: `api/errors.py` holds the one table that
 maps a class to a status.
 
     GatewayError

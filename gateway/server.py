@@ -17,8 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from gateway.allocator import leave_what_stays
-from gateway.api.http_protocol import http_protocol
-from gateway.api.plain_run import PlainRuns
+from gateway.api.connection.fast_run import FastRuns
+from gateway.api.connection.protocol import http_protocol
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.workers.parent import Parent
@@ -76,7 +76,7 @@ async def serve(
         Whatever opening the app's services raises.
     """
     parent = listener if isinstance(listener, Parent) else None
-    runs = PlainRuns(
+    runs = FastRuns(
         app, max_body_bytes=settings.max_body_bytes, worker=parent.number if parent else None
     )
     config = uvicorn.Config(

@@ -14,7 +14,7 @@ from gateway.background import run_in_background
 from gateway.control import Folder, open_control, open_registry, open_store, shared_bytes
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
-from gateway.inference.images import ImageLimits
+from gateway.inference.images.decoding import ImageLimits
 from gateway.inference.run import Runner
 from gateway.metrics.opening import Metrics, open_metrics
 from gateway.registry.aliases import Aliases
@@ -22,8 +22,8 @@ from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.opening import open_registration
 from gateway.registry.registration import Registration
 from gateway.registry.registry import Registry
-from gateway.rollouts.commands import Rollouts
-from gateway.rollouts.opening import open_rollouts
+from gateway.rollouts.control.commands import Rollouts
+from gateway.rollouts.control.opening import open_rollouts
 from gateway.settings import Settings
 from gateway.siblings import Alone, Scraped, Siblings
 from gateway.store.database import Database

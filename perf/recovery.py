@@ -26,9 +26,9 @@ import psutil
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
+from gateway.converter.model_config import ConfigOptions  # noqa: E402
+from gateway.converter.publish import publish_version  # noqa: E402
 from tests.gateway_process import GatewayProcess, running_gateway  # noqa: E402 - after the path
-from tools.model_config import ConfigOptions  # noqa: E402
-from tools.publish import publish_version  # noqa: E402
 
 PERIOD_S = 0.05
 CALM_S = 2.5

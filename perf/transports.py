@@ -32,7 +32,10 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.allocator import keep_large_buffers
-from gateway.inference.images import ImageLimits, decode_image, jpeg_size
+from gateway.converter.model_config import ConfigOptions, parse, to_json
+from gateway.converter.placement import usable_cores
+from gateway.converter.publish import publish_version
+from gateway.inference.images.decoding import ImageLimits, decode_image, jpeg_size
 from gateway.triton.client import TritonClient
 from gateway.triton.embedded import EmbeddedListener, EmbeddedOptions, EmbeddedTriton
 from gateway.triton.endpoint import TritonEndpoint
@@ -40,9 +43,6 @@ from gateway.triton.shared_memory import Region
 from gateway.triton.tensor import Canvas, InputTensor
 from perf.bench import images, models
 from perf.bench.processes import cpu_s
-from tools.model_config import ConfigOptions, parse, to_json
-from tools.placement import usable_cores
-from tools.publish import publish_version
 
 REGION_BYTES = 64 * 1024 * 1024
 LIMITS = ImageLimits(pixels=25_000_000)

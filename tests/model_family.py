@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tools.signature import Shape, TensorSignature
+from gateway.converter.signature import Shape, TensorSignature
 
 NEWEST_OPSET: int = onnx.defs.onnx_opset_version()
 NEWEST_IR: int = onnx.IR_VERSION

@@ -19,9 +19,9 @@ import onnxruntime
 from onnx.backend.test.case.node import collect_testcases
 from PIL import Image
 
+from gateway.converter.signature import TensorSignature
 from gateway.preprocessing.record import Preprocessing, check_preprocessing, image_axes
 from tests.gateway_process import GatewayProcess
-from tools.signature import TensorSignature
 
 DATA = Path(onnx.__file__).parent / "backend/test/data"
 BAD = frozenset({"WRONG ANSWER", "HTTP 500", "load failed"})

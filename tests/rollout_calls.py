@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 
+from gateway.converter.model_config import ConfigOptions
+from gateway.converter.publish import publish_version
 from tests.gateway_process import GatewayProcess
 from tests.rollout_family import EASY, colour_model
-from tools.model_config import ConfigOptions
-from tools.publish import publish_version
 
 WITHIN_S = 60.0
 

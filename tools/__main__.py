@@ -17,17 +17,17 @@ from typing import Annotated, Any
 
 import typer
 
-from tools import model_config
-from tools.errors import SignatureUnsupported, ToolError
-from tools.model_config import ConfigOptions, placement_for_machine
-from tools.names import check_model_name, check_version
-from tools.onnx_signature import check_classifier, read_signature
-from tools.placement import Placement
-from tools.plan import plan_version
-from tools.publish import next_version, publish_version
-from tools.published import newest_input
-from tools.signature import ModelSignature
-from tools.uint8_input import InputPolicy
+from gateway.converter import model_config
+from gateway.converter.errors import SignatureUnsupported, ToolError
+from gateway.converter.model_config import ConfigOptions, placement_for_machine
+from gateway.converter.names import check_model_name, check_version
+from gateway.converter.onnx_signature import check_classifier, read_signature
+from gateway.converter.placement import Placement
+from gateway.converter.plan import plan_version
+from gateway.converter.publish import next_version, publish_version
+from gateway.converter.published import newest_input
+from gateway.converter.signature import ModelSignature
+from gateway.converter.uint8_input import InputPolicy
 
 REFUSED = 2
 

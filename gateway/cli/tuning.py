@@ -12,6 +12,7 @@ from rich.text import Text
 
 from gateway.cli.client import console, show_json
 from gateway.cli.configured import fail, read_settings
+from gateway.converter.errors import ToolError
 from gateway.errors import GatewayError
 from gateway.settings import Settings
 from gateway.telemetry.logging import configure_logging
@@ -23,7 +24,6 @@ from gateway.tuning.plot import draw
 from gateway.tuning.records import Written, write_candidate
 from gateway.tuning.report import config_text, to_json, warnings
 from gateway.tuning.tune import Tuning, Wanted, tune
-from tools.errors import ToolError
 
 # A client of one Triton keeps no more connections.
 _MOST_CALLERS = 256

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from gateway.converter.signature import takes_raw_pixels
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -33,19 +34,19 @@ from gateway.errors import (
     TritonUnavailable,
 )
 from gateway.inference.admission import Admission
-from gateway.inference.classification import category
-from gateway.inference.images import (
+from gateway.inference.images.decoding import (
     ImageLimits,
     check_area,
     decode_image,
     decodes_at_once,
     jpeg_size,
 )
-from gateway.inference.tensors import to_tensor
+from gateway.inference.images.tensors import to_tensor
+from gateway.inference.tasks.classify import category
 from gateway.registry.versions import Catalog, ModelVersion
-from gateway.rollouts.mirror import Copy, Reply
-from gateway.rollouts.traffic import Trial
-from gateway.rollouts.trials import Outcome, Trials
+from gateway.rollouts.live.mirror import Copy, Reply
+from gateway.rollouts.live.trials import Outcome, Trials
+from gateway.rollouts.state.traffic import Trial
 from gateway.telemetry.observation import STAGES, Observation
 from gateway.triton.errors import (
     StubLost,
@@ -58,7 +59,6 @@ from gateway.triton.errors import (
 )
 from gateway.triton.replicas import ReplicaSet
 from gateway.triton.tensor import Canvas, InputTensor
-from tools.signature import takes_raw_pixels
 
 log = structlog.get_logger(__name__)
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from gateway.converter.signature import TensorSignature
 from gateway.errors import ImageMismatch
 from gateway.preprocessing.record import Preprocessing
-from tools.signature import TensorSignature
 
 NUMPY_OF_TRITON: dict[str, type[np.generic]] = {
     "UINT8": np.uint8,

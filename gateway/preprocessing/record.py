@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gateway.converter.signature import Shape, TensorSignature
 from gateway.errors import PreprocessingInvalid
-from tools.signature import Shape, TensorSignature
 
 PRESETS = ("raw", "imagenet", "unit")
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)

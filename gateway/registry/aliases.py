@@ -6,13 +6,13 @@ makes a model fall silent. A caller who says which generation of the alias it ha
 somebody moved it since.
 """
 
+from gateway.converter.errors import ToolError
+from gateway.converter.names import check_model_name
 from gateway.errors import AliasMoved, NameInvalid
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
 from gateway.registry.versions import CHAMPION, Model
 from gateway.store.registrations import RegistrationStore
-from tools.errors import ToolError
-from tools.names import check_model_name
 
 
 class Aliases:

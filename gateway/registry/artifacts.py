@@ -8,11 +8,11 @@ disk have changed since; otherwise looking at those is enough.
 import asyncio
 from pathlib import Path
 
+from gateway.converter.digests import digest_file
+from gateway.converter.published import MODEL_FILE
 from gateway.errors import ArtifactCorrupt
 from gateway.registry.registry import Registry
 from gateway.registry.versions import ModelVersion
-from tools.digests import digest_file
-from tools.published import MODEL_FILE
 
 _Stamp = tuple[int, int, int, int]
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
+from gateway.converter import model_config
 from gateway.registry.registry import Registry
 from gateway.registry.versions import Catalog, Model
 from gateway.triton.probe import Probe, probe_tensor
 from gateway.triton.reconciler import DesiredModel
 from gateway.triton.replicas import Served
-from tools import model_config
 
 
 class DesiredState:

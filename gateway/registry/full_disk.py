@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 
 from gateway import errors
-from tools.errors import StorageFull
-from tools.repository_writer import storage_errors
+from gateway.converter.errors import StorageFull
+from gateway.converter.repository_writer import storage_errors
 
 NO_SPACE_EXIT = 75
 """The exit code of a process that could not write its report (EX_TEMPFAIL of sysexits.h)."""

@@ -12,10 +12,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.converter.signature import TensorSignature
 from gateway.errors import PreprocessingInvalid
 from gateway.preprocessing.record import resolve_preprocessing
 from gateway.registry.versions import CHAMPION, Model, ModelVersion
-from tools.signature import TensorSignature
 
 
 def record_digest(

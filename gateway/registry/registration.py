@@ -19,6 +19,10 @@ from typing import Any
 
 import structlog
 
+from gateway.converter.errors import ToolError
+from gateway.converter.names import check_model_name
+from gateway.converter.publish import next_version
+from gateway.converter.unpublish import remove_version
 from gateway.errors import (
     DeadlineExceeded,
     NameConflict,
@@ -36,10 +40,6 @@ from gateway.registry.validation.validator import Validated, Validator
 from gateway.registry.versions import ModelVersion
 from gateway.store.registrations import Claim, RegistrationStore
 from gateway.store.versions import NewVersion
-from tools.errors import ToolError
-from tools.names import check_model_name
-from tools.publish import next_version
-from tools.unpublish import remove_version
 
 log = structlog.get_logger(__name__)
 

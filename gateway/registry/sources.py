@@ -16,6 +16,17 @@ from pathlib import Path
 import structlog
 from watchfiles import awatch
 
+from gateway.converter.digests import digest_file
+from gateway.converter.errors import ToolError
+from gateway.converter.model_config import ConfigOptions, placement_for_machine
+from gateway.converter.names import check_model_name
+from gateway.converter.publish import (
+    PublishedVersion,
+    next_version,
+    publish_version,
+    read_published,
+)
+from gateway.converter.uint8_input import InputPolicy
 from gateway.errors import GatewayError, VersionConflict
 from gateway.registry.identity import champion_input, find_version, record_digest
 from gateway.registry.lifecycle import Lifecycle
@@ -23,12 +34,6 @@ from gateway.registry.registry import Registry
 from gateway.registry.versions import CHAMPION
 from gateway.store.versions import NewVersion
 from gateway.triton.replicas import ReplicaSet
-from tools.digests import digest_file
-from tools.errors import ToolError
-from tools.model_config import ConfigOptions, placement_for_machine
-from tools.names import check_model_name
-from tools.publish import PublishedVersion, next_version, publish_version, read_published
-from tools.uint8_input import InputPolicy
 
 log = structlog.get_logger(__name__)
 

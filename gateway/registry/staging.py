@@ -17,8 +17,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway.converter.repository_writer import STAGING
 from gateway.registry.full_disk import storage_full
-from tools.repository_writer import STAGING
 
 _PREFIX = "gateway-"
 _LOCK_FILE = "alive.lock"

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from gateway.converter.onnx_signature import ModelSignature
 from gateway.errors import AliasNotFound, ModelNotFound, ModelNotLoaded, VersionNotFound
 from gateway.preprocessing.record import Preprocessing
 from gateway.store.versions import RegistryRows
-from tools.onnx_signature import ModelSignature
 
 CHAMPION = "champion"
 

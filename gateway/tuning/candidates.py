@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tools import model_config
+from gateway.converter import model_config
 
 FIELDS = ("instance_group", "parameters", "dynamic_batching", "max_batch_size")
 """The fields of a config.pbtxt that a candidate may change."""

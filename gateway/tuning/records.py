@@ -12,17 +12,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.converter import model_config
+from gateway.converter.config_text import change_fields
+from gateway.converter.existing_config import complete, fits
+from gateway.converter.published import CONFIG_FILE, read_config
+from gateway.converter.repository_writer import refuse_escape, replace_config
 from gateway.registry.registry import Registry
 from gateway.settings import Settings
 from gateway.store.database import is_there, open_database
 from gateway.store.versions import VersionStore
 from gateway.tuning.candidates import FIELDS, Candidate, apply
 from gateway.tuning.subject import Record, Subject
-from tools import model_config
-from tools.config_text import change_fields
-from tools.existing_config import complete, fits
-from tools.published import CONFIG_FILE, read_config
-from tools.repository_writer import refuse_escape, replace_config
 
 _ACTOR = "tune"
 

@@ -4,11 +4,11 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from gateway.converter.config_text import change_fields
 from gateway.tuning.candidates import FIELDS, Candidate, apply
 from gateway.tuning.judgement import Figures
 from gateway.tuning.records import Written
 from gateway.tuning.tune import Tuning
-from tools.config_text import change_fields
 
 
 def to_json(tuning: Tuning, written: Written | None) -> dict[str, Any]:

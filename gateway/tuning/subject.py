@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gateway.converter import model_config
+from gateway.converter.errors import VersionMissing
+from gateway.converter.publish import published_versions, read_published
+from gateway.converter.signature import ModelSignature, TensorSignature, takes_raw_pixels
 from gateway.errors import ModelNotFound, VersionNotFound
-from gateway.inference.images import ImageLimits, decode_image
-from gateway.inference.tensors import to_tensor
+from gateway.inference.images.decoding import ImageLimits, decode_image
+from gateway.inference.images.tensors import to_tensor
 from gateway.preprocessing.pixels import NUMPY_OF_TRITON
 from gateway.registry.versions import ModelVersion
 from gateway.tuning.errors import NotTunable, ShapeRequired
-from tools import model_config
-from tools.errors import VersionMissing
-from tools.publish import published_versions, read_published
-from tools.signature import ModelSignature, TensorSignature, takes_raw_pixels
 
 _SIDE = 224
 _ONE_IMAGE = (3, 4)

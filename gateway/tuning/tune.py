@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.converter.placement import usable_cores
 from gateway.settings import Settings
 from gateway.tuning.candidates import read_candidate, read_space
 from gateway.tuning.judgement import Objective
@@ -16,7 +17,6 @@ from gateway.tuning.records import read_record
 from gateway.tuning.search import Budget, Result, Search
 from gateway.tuning.subject import Subject, read_subject
 from gateway.tuning.workbench import open_workbench
-from tools.placement import usable_cores
 
 # A machine with so much to do for each core measures its other work, too.
 _BUSY_LOAD = 0.3

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.converter.published import CONFIG_FILE
 from gateway.triton.client import TritonClient
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
 from gateway.triton.errors import TritonError
@@ -31,7 +32,6 @@ from gateway.tuning.errors import PresentFails
 from gateway.tuning.judgement import Round, Sample
 from gateway.tuning.search import MeasurementFailed
 from gateway.tuning.subject import Subject
-from tools.published import CONFIG_FILE
 
 _PRESENT, _OTHER = "present", "other"
 _LOAD_TIMEOUT_S = 120.0

@@ -2,9 +2,9 @@
 Rollouts with a known truth: how often are they wrong, and how many requests do they take?
 
 Thousands of rollouts run side by side, judged every ten seconds by the functions of
-`gateway.rollouts.evidence`; beside them Flagger's plain thresholds in the same worlds. What is
-drawn are the counts that arrive between two checks, not single requests, which is the same in
-distribution. A cheap upper bound of the evidence (the likelihood ratio at its best bet) decides
+`gateway.rollouts.statistics.evidence`; beside them Flagger's plain thresholds in the same worlds.
+What is drawn are the counts that arrive between two checks, not single requests, which is the same
+in distribution. A cheap upper bound of the evidence (the likelihood ratio at its best bet) decides
 which rollouts need the exact evaluation; a bound below the threshold proves that there is no
 decision, so the result is exact.
 

@@ -10,9 +10,9 @@ import math
 import numpy as np
 from scipy.special import rel_entr
 
-from gateway.rollouts import evidence
-from gateway.rollouts.metrics import MetricName
-from gateway.rollouts.observations import buckets_in_ratio
+from gateway.rollouts.statistics import evidence
+from gateway.rollouts.statistics.metrics import MetricName
+from gateway.rollouts.statistics.observations import buckets_in_ratio
 from perf.rollout_simulation.worlds import DEFAULTS, Array, World, drift_shares, latency_shares
 
 

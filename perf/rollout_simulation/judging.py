@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from gateway.rollouts.metrics import MetricName
+from gateway.rollouts.statistics.metrics import MetricName
 from perf.rollout_simulation.bounds import Metrics
 from perf.rollout_simulation.traffic import Counts
 from perf.rollout_simulation.worlds import ALPHA, DEFAULTS, Array

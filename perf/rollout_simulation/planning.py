@@ -3,9 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
-from gateway.rollouts.metrics import Metric, MetricName, Strategy
-from gateway.rollouts.observations import LATENCY_BUCKETS, Arm, Histogram, Observations, Pairs
-from gateway.rollouts.sample_size import requests_to_decide
+from gateway.rollouts.statistics.metrics import Metric, MetricName, Strategy
+from gateway.rollouts.statistics.observations import (
+    LATENCY_BUCKETS,
+    Arm,
+    Histogram,
+    Observations,
+    Pairs,
+)
+from gateway.rollouts.statistics.sample_size import requests_to_decide
 from perf.rollout_simulation.rollouts import PLANS
 from perf.rollout_simulation.worlds import (
     BETTER,

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from gateway.rollouts.metrics import Strategy
-from gateway.rollouts.plan import Plan, Stage
+from gateway.rollouts.state.plan import Plan, Stage
+from gateway.rollouts.statistics.metrics import Strategy
 from perf.rollout_simulation.bounds import Metrics
 from perf.rollout_simulation.judging import shown_not_worse, worse_than_tolerated
 from perf.rollout_simulation.traffic import Counts, Traffic

@@ -8,8 +8,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gateway.rollouts.metrics import DEFAULT_METRICS, MetricName
-from gateway.rollouts.observations import LATENCY_BUCKETS_PER_DOUBLING, SHORTEST_LATENCY_S
+from gateway.rollouts.statistics.metrics import DEFAULT_METRICS, MetricName
+from gateway.rollouts.statistics.observations import (
+    LATENCY_BUCKETS_PER_DOUBLING,
+    SHORTEST_LATENCY_S,
+)
 
 Array: TypeAlias = npt.NDArray[Any]
 CHECK_S = 10

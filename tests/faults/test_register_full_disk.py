@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from gateway.converter.published import read_published
 from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import classifier_case
-from tools.published import read_published
 
 _NO_TRITON = {"TRITON_URLS": "http://127.0.0.1:9"}
 _PAGE_BYTES = 4096

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
+from gateway.converter.model_config import ConfigOptions, Placement, parse, to_json, with_versions
+from gateway.converter.publish import PublishedVersion, publish_version, read_published
 from tests.model_family import FAMILY, ModelCase, classifier_case, model_of
 from tests.running_triton import RunningTriton
-from tools.model_config import ConfigOptions, Placement, parse, to_json, with_versions
-from tools.publish import PublishedVersion, publish_version, read_published
 
 ONE_THREAD = ConfigOptions(placement=Placement(instances=1, intra_op_threads=1))
 

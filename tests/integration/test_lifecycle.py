@@ -13,11 +13,11 @@ import httpx
 import pytest
 from PIL import Image
 
+from gateway.converter.model_config import ConfigOptions
+from gateway.converter.publish import publish_version
 from tests.eventually import eventually
 from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import FAMILY, classifier_case, original_model
-from tools.model_config import ConfigOptions
-from tools.publish import publish_version
 
 
 @pytest.fixture(scope="module")

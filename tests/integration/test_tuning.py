@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from gateway.converter.model_config import parse
 from gateway.tuning.candidates import FIELDS
 from gateway.tuning.search import LEAST_FINAL_ROUNDS
 from tests.eventually import eventually
 from tests.gateway_process import running_gateway
-from tools.model_config import parse
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tools/demo/digits/sample-7.png"

@@ -16,10 +16,10 @@ import pytest
 from onnx import helper
 from PIL import Image
 
+from gateway.converter.publish import published_versions, read_published
 from tests.gateway_process import GatewayProcess, running_gateway
 from tests.hostile_models import graph_model
 from tests.model_family import classifier_case
-from tools.publish import published_versions, read_published
 
 _FREE = (None, None, None, 3)
 _NO_TRITON = {"TRITON_URLS": "http://127.0.0.1:9"}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import onnx
 import onnxruntime
 
-from tools.errors import OperatorUnsupported, OpsetUnsupported
+from gateway.converter.errors import OperatorUnsupported, OpsetUnsupported
 
 LOCAL = "local"
 LIMITS: Mapping[str, tuple[int, int]] = {

@@ -7,7 +7,7 @@ The stages of validation, in the validating process.
     config      Triton's configuration for what is published: the graph, or with a uint8 input
     trial       real images through that; a changed graph answers what the uploaded one does
 
-Each raises the tree of `tools.errors`, or returns facts for the report.
+Each raises the tree of `gateway.converter.errors`, or returns facts for the report.
 """
 
 import io
@@ -18,19 +18,19 @@ from typing import Any
 
 import onnx
 
+from gateway.converter import model_config
+from gateway.converter.errors import ModelInvalid, OperatorUnsupported
+from gateway.converter.external_data import refuse_external_data
+from gateway.converter.model_config import ConfigOptions, placement_for_machine
+from gateway.converter.model_writer import write_model
+from gateway.converter.onnx_signature import MAX_FILE_BYTES, read_signature
+from gateway.converter.plan import Plan, plan_version
+from gateway.converter.signature import ModelSignature, TensorSignature, check_classifier
+from gateway.converter.uint8_input import AS_IT_IS, InputPolicy
 from gateway.errors import LabelsInvalid
 from gateway.preprocessing.record import Preprocessing, resolve_preprocessing
 from gateway.registry.validation.runtime import Runtime
 from gateway.registry.validation.trial import Trial, answers_alike, run_trial
-from tools import model_config
-from tools.errors import ModelInvalid, OperatorUnsupported
-from tools.external_data import refuse_external_data
-from tools.model_config import ConfigOptions, placement_for_machine
-from tools.model_writer import write_model
-from tools.onnx_signature import MAX_FILE_BYTES, read_signature
-from tools.plan import Plan, plan_version
-from tools.signature import ModelSignature, TensorSignature, check_classifier
-from tools.uint8_input import AS_IT_IS, InputPolicy
 
 _UNKNOWN_OPERATOR = re.compile(r"No Op registered for (\S+)")
 

@@ -20,13 +20,13 @@ import onnx
 import onnxruntime
 from PIL import Image
 
+from gateway.converter.errors import ToolError
+from gateway.converter.onnx_signature import accepts_inputs
+from gateway.converter.signature import ModelSignature, Shape, TensorSignature
 from gateway.preprocessing.pixels import NUMPY_OF_TRITON, preprocess
 from gateway.preprocessing.record import Preprocessing, image_axes
 from gateway.registry.validation.runtime import Runtime, explain
 from gateway.registry.validation.sandbox import peak_memory_bytes
-from tools.errors import ToolError
-from tools.onnx_signature import accepts_inputs
-from tools.signature import ModelSignature, Shape, TensorSignature
 
 _PHOTOGRAPHS = Path(__file__).parent / "photographs"
 # Sizes for a model that says it takes any: usual ones and one that is not square. Then those of

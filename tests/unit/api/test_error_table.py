@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway import errors
-from gateway.api.error_handlers import STATUS_OF
+from gateway.api.errors import STATUS_OF
 
 
 def _tree(root: type[errors.GatewayError]) -> Iterator[type[errors.GatewayError]]:

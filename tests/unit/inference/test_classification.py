@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import ModelOutputInvalid
-from gateway.inference.classification import category
+from gateway.inference.tasks.classify import category
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gateway.errors import ImageInvalid, ImageTooLarge, ImageTruncated
-from gateway.inference.images import FORMATS, ImageLimits, decode_image
+from gateway.inference.images.decoding import FORMATS, ImageLimits, decode_image
 
 LIMITS = ImageLimits(pixels=1_000_000)
 

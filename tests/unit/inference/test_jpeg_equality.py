@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from gateway.errors import ImageInvalid, ImageTooLarge
-from gateway.inference import images
-from gateway.inference.images import ImageLimits, Pixels, decode_image
+from gateway.inference.images import decoding
+from gateway.inference.images.decoding import ImageLimits, Pixels, decode_image
 
 LIMITS = ImageLimits(pixels=250_000)
 _PILLOWS = ("4:4:4", "4:2:2", "4:2:0")
@@ -169,7 +169,7 @@ _DAMAGED = (
 
 def _pillow_alone(encoded: bytes) -> Pixels | type[Exception]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "_JPEG_START", b"no file begins with this")
+        patch.setattr(decoding, "_JPEG_START", b"no file begins with this")
         return _outcome(encoded)
 
 
@@ -203,10 +203,10 @@ def test_every_kind_is_decoded_alike() -> None:
 def test_the_fast_way_is_taken() -> None:
     """What phones and browsers write is not left to Pillow: else the test above says nothing."""
     for name in ("plain", "optimised", "17x31 4:2:0 progressive", "kept as RGB", "with a profile"):
-        fast = images._decode_jpeg(CORPUS[name], LIMITS, images._allocate)
+        fast = decoding._decode_jpeg(CORPUS[name], LIMITS, decoding._allocate)
         assert fast is not None, name
     for name in ("CMYK", "YCCK", "greyscale", "no end"):
-        assert images._decode_jpeg(CORPUS[name], LIMITS, images._allocate) is None, name
+        assert decoding._decode_jpeg(CORPUS[name], LIMITS, decoding._allocate) is None, name
 
 
 @pytest.mark.parametrize("name", _DAMAGED)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gateway.converter.signature import TensorSignature
 from gateway.errors import ImageMismatch, PreprocessingInvalid
-from gateway.inference.tensors import to_tensor
+from gateway.inference.images.tensors import to_tensor
 from gateway.preprocessing.pixels import preprocess
 from gateway.preprocessing.record import Preprocessing, resolve_preprocessing
-from tools.signature import TensorSignature
 
 NCHW = TensorSignature("x", "FP32", (None, 3, 224, 224))
 FREE = TensorSignature("x", "FP32", (None, None, None, 3))

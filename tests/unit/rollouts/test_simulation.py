@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.rollouts.analysis import analyse
-from gateway.rollouts.metrics import DEFAULT_METRICS, MetricName, Strategy
-from gateway.rollouts.observations import Arm, Histogram, Observations, Pairs
-from gateway.rollouts.verdict import Outcome
+from gateway.rollouts.statistics.analysis import analyse
+from gateway.rollouts.statistics.metrics import DEFAULT_METRICS, MetricName, Strategy
+from gateway.rollouts.statistics.observations import Arm, Histogram, Observations, Pairs
+from gateway.rollouts.statistics.verdict import Outcome
 from perf.rollout_simulation import planning, tables, worlds
 from perf.rollout_simulation.bounds import Metrics
 from perf.rollout_simulation.judging import shown_not_worse, worse_than_tolerated

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import RolloutInProgress
-from gateway.rollouts.plan import Plan, Stage
-from gateway.rollouts.rollout import Rollout, begin, promote, promoted, refused, roll_back
+from gateway.rollouts.state.plan import Plan, Stage
+from gateway.rollouts.state.rollout import Rollout, begin, promote, promoted, refused, roll_back
 from gateway.store.database import Database, open_database
 from gateway.store.feedback import Answered, FeedbackStore
 from gateway.store.rollouts import Change, RolloutStore

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from gateway.converter import model_config
+from gateway.converter.publish import read_labels, read_published
 from tests.model_family import FAMILY, original_model
-from tools import model_config
 from tools.__main__ import app
-from tools.publish import read_labels, read_published
 
 ROOT = Path(__file__).parents[3]
 CLI = CliRunner()

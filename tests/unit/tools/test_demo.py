@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from tools.model_config import ConfigOptions, Placement
-from tools.publish import publish_version, read_published
+from gateway.converter.model_config import ConfigOptions, Placement
+from gateway.converter.publish import publish_version, read_published
 
 CHECKOUT = Path(__file__).parents[3]
 DEMO = CHECKOUT / "tools/demo/digits"

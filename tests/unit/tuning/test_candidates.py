@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.converter.model_config import parse
 from gateway.tuning.candidates import (
     Candidate,
     Space,
@@ -14,7 +15,6 @@ from gateway.tuning.candidates import (
     read_space,
     without_repeats,
 )
-from tools.model_config import parse
 
 HAND_TUNED = """
 name: "m"

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.converter.model_config import ConfigOptions, parse
+from gateway.converter.publish import publish_version
+from gateway.converter.published import read_published
 from gateway.registry.registry import Registry
 from gateway.registry.sources import adopt_repository
 from gateway.settings import Settings
@@ -14,9 +17,6 @@ from gateway.store.versions import VersionStore
 from gateway.tuning.candidates import Candidate, apply, read_candidate
 from gateway.tuning.records import Written, read_record, write_candidate
 from gateway.tuning.subject import Subject, read_subject
-from tools.model_config import ConfigOptions, parse
-from tools.publish import publish_version
-from tools.published import read_published
 
 ROOT = Path(__file__).parents[3]
 DIGITS = [ROOT / f"tools/demo/digits/digits-v{version}.onnx" for version in (1, 2)]

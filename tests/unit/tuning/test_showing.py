@@ -11,6 +11,7 @@ from rich.console import Console
 
 from gateway.cli import tuning as command
 from gateway.cli.tuning import Asked, run_tune, show
+from gateway.converter.signature import ModelSignature, TensorSignature
 from gateway.tuning.candidates import Candidate
 from gateway.tuning.judgement import Figures, Objective, Sample, decide
 from gateway.tuning.plot import draw
@@ -18,7 +19,6 @@ from gateway.tuning.report import to_json
 from gateway.tuning.search import Result
 from gateway.tuning.subject import Subject
 from gateway.tuning.tune import Tuning, Wanted
-from tools.signature import ModelSignature, TensorSignature
 
 PRESENT, WINNER, OTHER = (
     Candidate(1, 1, None, None, 8),

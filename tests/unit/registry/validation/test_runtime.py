@@ -5,10 +5,10 @@ from typing import get_args
 import onnx
 import pytest
 
+from gateway.converter.errors import OperatorUnsupported, OpsetUnsupported
 from gateway.registry.validation.runtime import LIMITS, LOCAL, Runtime
 from gateway.settings import Settings
 from tests.model_family import NEWEST_IR, NEWEST_OPSET, classifier_case
-from tools.errors import OperatorUnsupported, OpsetUnsupported
 
 
 def _model(opset: int, ir_version: int) -> onnx.ModelProto:

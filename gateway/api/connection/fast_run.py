@@ -1,0 +1,130 @@
+"""
+The shortest way of the one call that counts, past the framework.
+
+A `run` as the original contract knows it has no parameters and a body of one string. The general
+machinery (routing, dependencies, validation, serialisation) takes longer for it than Triton for a
+small image, so such a request is read, answered and counted here; `protocol.py` hands it over.
+Anything else about a request, from a query to a misspelt field, is left to the app, with its
+validation and its error messages. Both ways end in the same `Runner.run`, and both say the same.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.types import Scope
+
+from gateway.api.errors import gateway_error, unforeseen
+from gateway.api.middleware.request_context import name_request
+from gateway.api.rest.base64_image import decode_base64
+from gateway.api.rest.serving import answer_headers, caller_of
+from gateway.errors import GatewayError
+from gateway.services import Services
+from gateway.telemetry.observation import Observation
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, and values."""
+
+# Names that need no decoding; any other name is the app's to find, or not.
+_PATH = re.compile(rb"/api/v1/run/([A-Za-z0-9._-]+)")
+_JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, to be written. `headers` do not say how long the body is."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class FastRuns:
+    """
+    Answers the plain runs of an app.
+
+    Args:
+        app: The app; its services are open whenever a request arrives.
+        max_body_bytes: Longest body. The app refuses a longer one.
+        worker: The number of this process, of one of several.
+    """
+
+    def __init__(self, app: FastAPI, *, max_body_bytes: int, worker: int | None = None) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._worker = [(b"x-gateway-worker", b"%d" % worker)] if worker is not None else []
+
+    def model_of(self, url: bytes, headers: Headers) -> str | None:
+        """Name the model that a POST asks; None if its head says that it is no plain run."""
+        path = _PATH.fullmatch(url)
+        if path is None or self._app.state.tracer is not None:
+            # A traced request has a span around all of it: the app's middleware.
+            return None
+        length = -1
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"content-type":
+                if value != _JSON and not value.startswith(_JSON + b";"):
+                    return None
+            elif name == b"transfer-encoding":
+                # A body of unknown length is limited while it is read: by the app.
+                return None
+        return path[1].decode() if 0 <= length <= self._max_body_bytes else None
+
+    @staticmethod
+    def image_of(body: bytes) -> bytes | None:
+        """Read the image of a body that has nothing else; None if there is more to be said."""
+        try:
+            asked = orjson.loads(body)
+            if isinstance(asked, dict) and len(asked) == 1 and isinstance(asked["image"], str):
+                return decode_base64(asked["image"])
+        except (GatewayError, ValueError, KeyError):
+            # The app says what is wrong.
+            pass
+        return None
+
+    async def answer(self, scope: Scope, image: bytes, seen: Observation) -> Reply:
+        """
+        Answer a run.
+
+        Args:
+            scope: The request, in the words of ASGI.
+            image: The image file's bytes.
+            seen: Says which model; takes note of what is to be counted.
+        """
+        request_id = name_request(scope)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        scope["state"]["observation"] = seen
+        services: Services = self._app.state.services
+        try:
+            answer = await services.runner.run(
+                seen.model, image, request_id=request_id, key=caller_of(scope), seen=seen
+            )
+        except GatewayError as error:
+            reply = _refusal(await gateway_error(Request(scope), error))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the caller gets an answer
+            reply = _refusal(await unforeseen(Request(scope), error))
+        else:
+            seen.category = answer.category
+            headers = [(b"content-type", _JSON), *answer_headers(answer)]
+            reply = Reply(200, headers, b'{"category":"%s"}' % answer.category.encode())
+        seen.status, seen.bytes_out = reply.status, len(reply.body)
+        named = (b"x-request-id", request_id.encode())
+        return Reply(reply.status, [*reply.headers, named, *self._worker], reply.body)
+
+    def count(self, seen: Observation, began_s: float) -> None:
+        """Count a run that is over; `began_s` is of the performance counter."""
+        seen.total_s = time.perf_counter() - began_s
+        services: Services = self._app.state.services
+        services.metrics.record(seen)
+
+
+def _refusal(response: Response) -> Reply:
+    headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
+    return Reply(response.status_code, headers, bytes(response.body))

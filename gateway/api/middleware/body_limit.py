@@ -1,0 +1,50 @@
+"""
+The framework's limit on bodies answers a declared length over the limit itself, in plain text and
+past every handler. This middleware gives that answer the one shape.
+"""
+
+import orjson
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api.middleware.request_context import request_id_of
+from gateway.telemetry.observation import observation_of
+
+
+class BodyLimitErrors:
+    """ASGI middleware: a plain-text 413 becomes JSON with detail, code and request_id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on but the bare 413."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        replacing = False
+
+        async def send_shaped(message: Message) -> None:
+            nonlocal replacing
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                headers = MutableHeaders(scope=message)
+                replacing = headers.get("content-type", "").startswith("text/plain")
+                if replacing:
+                    observation_of(scope).code = "body_too_large"
+                    headers["content-type"] = "application/json"
+                    headers["content-length"] = str(len(_body(scope)))
+            elif replacing and message["type"] == "http.response.body":
+                message = {**message, "body": _body(scope), "more_body": False}
+            await send(message)
+
+        await self._app(scope, receive, send_shaped)
+
+
+def _body(scope: Scope) -> bytes:
+    return orjson.dumps(
+        {
+            "detail": "The body is larger than the limit.",
+            "code": "body_too_large",
+            "request_id": request_id_of(scope),
+        }
+    )

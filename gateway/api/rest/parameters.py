@@ -1,0 +1,70 @@
+"""What routes have in common: parameters, how a version is written, the errors that they list."""
+
+from typing import Annotated, Any
+
+from fastapi import Header, Path, Query
+
+from gateway.api.rest.schemas import ErrorResponse
+from gateway.errors import VersionInvalid
+
+CALLER = "api"
+_LARGEST_VERSION = 2**63 - 1
+
+Name = Annotated[str, Query(description="Name of a model.", examples=["digits"])]
+PathName = Annotated[str, Path(description="Name of a model.", examples=["digits"])]
+Version = Annotated[
+    str | None,
+    Query(description="A version of the model, 1 or more. Default: the champion.", examples=["2"]),
+]
+Alias = Annotated[str | None, Query(description="An alias of the model.", examples=["challenger"])]
+
+
+TopK = Annotated[
+    int | None,
+    Query(ge=1, le=1000, description="Answer so many of the largest scores, too.", examples=[5]),
+]
+Softmax = Annotated[
+    bool,
+    Query(
+        description="With `top_k`: turn scores that are logits into probabilities. Scores that "
+        "validation found to be probabilities stay as they are."
+    ),
+]
+
+RolloutKey = Annotated[
+    str | None,
+    Header(description="Who calls: during a canary the same key stays with one version."),
+]
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe a route's error answers for its OpenAPI page."""
+    texts = {
+        404: "No such model or version.",
+        409: "Not loaded, or otherwise against the state of the server.",
+        413: "The body or the image is too large.",
+        422: "The request is at fault.",
+        429: "Overloaded; retry after `Retry-After` seconds.",
+        501: "Not possible with what is installed here.",
+        502: "Triton or the model failed.",
+        503: "Not available right now; retry after `Retry-After` seconds.",
+        504: "No answer within the deadline.",
+        507: "The disk is full; nothing was changed.",
+    }
+    return {status: {"model": ErrorResponse, "description": texts[status]} for status in statuses}
+
+
+def read_version(text: str | None) -> int | None:
+    """
+    Read a version as Triton writes one: a positive number with no leading zero.
+
+    Raises:
+        VersionInvalid: It is something else, or more than 63 bits.
+    """
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()) or text.startswith("0") or len(text) > 19:
+        raise VersionInvalid("A version is a positive number, for example 2.")
+    if (number := int(text)) > _LARGEST_VERSION:
+        raise VersionInvalid("A version is a positive number of at most 63 bits.")
+    return number

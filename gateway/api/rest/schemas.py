@@ -1,0 +1,71 @@
+"""The wire types of the REST interface: requests, answers and the one shape of an error."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, EncodedBytes, Field
+
+from gateway.api.rest.base64_image import Base64
+
+
+class RunRequest(BaseModel):
+    """An image to classify."""
+
+    image: Annotated[bytes, EncodedBytes(encoder=Base64)] = Field(
+        description=(
+            "The file of a JPEG, PNG, WebP, BMP, GIF or TIFF image, in base64. Characters outside "
+            "the alphabet are skipped; a `data:` prefix is not accepted."
+        ),
+        examples=[
+            "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+        ],
+    )
+
+
+class ScoreResponse(BaseModel):
+    """One class and its score."""
+
+    category: str = Field(description="The class's index, at least two digits.", examples=["07"])
+    label: str | None = Field(
+        description="The class's name; null if the version was registered without labels.",
+        examples=["daisy"],
+    )
+    score: float = Field(description="What the model answered.", examples=[0.93])
+
+
+class RunResponse(BaseModel):
+    """The answer of a model."""
+
+    category: str = Field(
+        description="Index of the largest score, at least two digits.", examples=["07"]
+    )
+    scores: list[ScoreResponse] | None = Field(
+        None, description="With `top_k`: the classes with the largest scores, the largest first."
+    )
+
+
+class ErrorResponse(BaseModel):
+    """Every error: what happened, a stable code, and the request that it happened to."""
+
+    detail: str | list[dict[str, Any]] = Field(
+        description="What happened, for people. A list of places for a body that does not validate."
+    )
+    code: str = Field(description="A stable word for scripts.", examples=["model_not_loaded"])
+    request_id: str = Field(description="The request's `X-Request-ID`.")
+
+
+class CheckResponse(BaseModel):
+    """The outcome of one health check."""
+
+    ok: bool = Field(description="Whether the check passed.")
+    detail: str = Field("", description="What was found.")
+
+
+class HealthResponse(BaseModel):
+    """Whether the server is alive, ready or started, and by which checks."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ok": True, "checks": {}}]})
+
+    ok: bool = Field(description="Whether every check passed.")
+    checks: dict[str, CheckResponse] = Field(
+        default_factory=dict, description="Each check by its name."
+    )

@@ -1,0 +1,147 @@
+"""
+The four calls of the original contract: list, load, run, unload.
+
+Transport only. What the calls do stands in `registry/lifecycle.py` and `inference/run.py`.
+"""
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import Scope
+
+from gateway.api.middleware.request_context import request_id_of
+from gateway.api.rest.dependencies import ServicesOf, services_of
+from gateway.api.rest.parameters import (
+    CALLER,
+    Alias,
+    Name,
+    PathName,
+    RolloutKey,
+    Softmax,
+    TopK,
+    Version,
+    error_responses,
+    read_version,
+)
+from gateway.api.rest.schemas import RunRequest, RunResponse, ScoreResponse
+from gateway.inference.run import Answer
+from gateway.inference.tasks.classify import best
+from gateway.telemetry.observation import observation_of
+
+router = APIRouter(prefix="/api/v1", tags=["models"])
+
+# What names a caller, the first that is there.
+_CALLERS = (b"x-rollout-key", b"authorization", b"x-api-key")
+
+
+@router.get("/list", summary="List the models")
+async def list_models(services: ServicesOf) -> list[str]:
+    """Name every registered model, loaded or not."""
+    return services.registry.catalog.names()
+
+
+@router.post(
+    "/load", summary="Load a model", responses=error_responses(404, 409, 422, 502, 503, 504)
+)
+async def load_model(services: ServicesOf, name: Name, version: Version = None) -> int:
+    """Load a model on every replica and wait until it is ready. Already loaded is fine too."""
+    number = read_version(version)
+    if services.models_folder is not None and name not in services.registry.catalog.models:
+        # The file may have been put there a moment ago.
+        await services.models_folder.sync()
+    await services.lifecycle.load(name, number, actor=CALLER)
+    return 200
+
+
+@router.post(
+    "/unload", summary="Unload a model", responses=error_responses(404, 409, 422, 503, 504)
+)
+async def unload_model(services: ServicesOf, name: Name, version: Version = None) -> int:
+    """Unload a model from every replica. Requests that are under way finish."""
+    await services.lifecycle.unload(name, read_version(version), actor=CALLER)
+    return 200
+
+
+async def _classify(
+    request: Request,
+    name: str,
+    image: bytes,
+    *,
+    version: int | None = None,
+    alias: str | None = None,
+) -> Answer:
+    seen = observation_of(request.scope)
+    services = await services_of(request)
+    answer = await services.runner.run(
+        name,
+        image,
+        version=version,
+        alias=alias,
+        request_id=request_id_of(request.scope),
+        key=caller_of(request.scope),
+        seen=seen,
+    )
+    seen.category = answer.category
+    return answer
+
+
+def caller_of(scope: Scope) -> str | None:
+    """Name the caller: by the header, else by its API key; else each request is on its own."""
+    named: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _CALLERS and value:
+            named.setdefault(name, value)
+    found = next((named[name] for name in _CALLERS if name in named), None) if named else None
+    return found.decode("latin-1") if found else None
+
+
+@router.post(
+    "/run/{name}",
+    summary="Classify an image",
+    responses=error_responses(404, 409, 413, 422, 429, 502, 503, 504),
+    # Without new parameters, the answer is to the letter what it always was.
+    response_model_exclude_unset=True,
+)
+async def run_model(
+    request: Request,
+    response: Response,
+    name: PathName,
+    body: RunRequest,
+    version: Version = None,
+    alias: Alias = None,
+    top_k: TopK = None,
+    softmax: Softmax = False,
+    x_rollout_key: RolloutKey = None,  # noqa: ARG001 - described here, read by `caller_of`
+) -> RunResponse:
+    """
+    Classify an image by a model's champion, or by the version or alias that is asked for.
+
+    With `top_k` the answer also holds the largest scores, and the names of their classes if the
+    version was registered with labels.
+    """
+    answer = await _classify(request, name, body.image, version=read_version(version), alias=alias)
+    response.raw_headers.extend(answer_headers(answer))
+    if top_k is None:
+        return RunResponse(category=answer.category)
+    chosen = answer.chosen
+    # What are probabilities already is not squeezed a second time.
+    scores = best(
+        answer.scores,
+        top_k,
+        labels=chosen.labels,
+        softmax=softmax and chosen.scores != "probabilities",
+    )
+    return RunResponse(
+        category=answer.category, scores=[ScoreResponse(**asdict(score)) for score in scores]
+    )
+
+
+def answer_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Say which version answered, and how long each stage took, in milliseconds."""
+    stages = answer.stages
+    timing = (
+        f"decode;dur={stages.decode_s * 1000:.2f}, "
+        f"queue;dur={stages.queue_s * 1000:.2f}, "
+        f"infer;dur={stages.infer_s * 1000:.2f}"
+    )
+    return [(b"x-model-version", b"%d" % answer.version), (b"server-timing", timing.encode())]

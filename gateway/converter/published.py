@@ -1,0 +1,177 @@
+"""
+What lies in a model repository, whoever put it there.
+
+    NAME/config.pbtxt        for people and for a tritonserver of its own; serves the newest version
+    NAME/VERSION/model.onnx  immutable, as is the number
+    NAME/VERSION/labels.txt  class names, if there are any
+
+Source: Triton, Model Repository.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from gateway.converter import model_config
+from gateway.converter.digests import digest_file
+from gateway.converter.errors import ConfigInvalid, ToolError, VersionInvalid, VersionMissing
+from gateway.converter.existing_config import complete, fits, with_labels
+from gateway.converter.model_config import ConfigOptions
+from gateway.converter.names import check_model_name, check_version, parse_version
+from gateway.converter.onnx_signature import read_signature
+from gateway.converter.plan import LABELS_FILE, plan_version
+from gateway.converter.repository_writer import refuse_escape
+from gateway.converter.signature import ModelSignature, TensorSignature
+from gateway.converter.uint8_input import AS_IT_IS
+
+MODEL_FILE = "model.onnx"
+CONFIG_FILE = "config.pbtxt"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedVersion:
+    """
+    A version as it lies in the repository.
+
+    Attributes:
+        name, version: Which one.
+        digest: "sha256:…" of its model.onnx.
+        source_digest: "sha256:…" of the file that was given.
+        size_bytes: Of its model.onnx.
+        signature: What it takes and answers.
+        config_text: The text of the config.pbtxt to load it with.
+        changes: What the converter changed in the graph, a sentence each; empty if the two files
+            are the same.
+        kept_graph: Whether it would have changed something, but was asked not to.
+    """
+
+    name: str
+    version: int
+    digest: str
+    source_digest: str
+    size_bytes: int
+    signature: ModelSignature
+    config_text: str
+    changes: tuple[str, ...] = ()
+    kept_graph: bool = False
+
+
+def read_published(repository: Path, name: str, version: int) -> PublishedVersion:
+    """
+    Describe a version that lies in the repository already, whoever put it there.
+
+    A config.pbtxt that fits the version is kept as it is, completed if it relies on Triton for
+    that; otherwise the text is what would be generated. Nothing is written.
+
+    Raises:
+        NameInvalid, VersionInvalid: The name or the number is not allowed.
+        VersionMissing: There is no such version.
+        PathEscapes: A link leads out of the repository.
+        ConfigInvalid: The config.pbtxt cannot be read, or is that of another model.
+        ModelInvalid, ExternalDataForbidden, SignatureUnsupported: The model cannot be served.
+    """
+    check_model_name(name)
+    check_version(version)
+    path = repository / name / str(version) / MODEL_FILE
+    if not path.is_file():
+        raise VersionMissing(f"There is no version {version} of {name} in the repository.")
+    refuse_escape(path, repository)
+    plan = plan_version(
+        path,
+        name=name,
+        version=version,
+        options=ConfigOptions(),
+        policy=AS_IT_IS,
+        labels=read_labels(repository, name, version),
+    )
+    text = _text_to_load_with(read_config(repository / name), plan.config, plan.signature)
+    digest = digest_file(path)
+    return PublishedVersion(
+        name, version, digest, digest, path.stat().st_size, plan.signature, text
+    )
+
+
+def newest_input(repository: Path, name: str) -> TensorSignature | None:
+    """Tell what the newest version of a model takes; None if there is none that can be read."""
+    for version in reversed(published_versions(repository, name)):
+        path = repository / name / str(version) / MODEL_FILE
+        if path.is_file():
+            try:
+                refuse_escape(path, repository)
+                return next(iter(read_signature(path).inputs), None)
+            except ToolError:
+                return None  # whoever put it there is told when it is adopted
+    return None
+
+
+def read_labels(repository: Path, name: str, version: int) -> tuple[str, ...] | None:
+    """Read the class names that were published with a version; None if there were none."""
+    path = repository / check_model_name(name) / str(check_version(version)) / LABELS_FILE
+    if not path.is_file():
+        return None
+    refuse_escape(path, repository)
+    # Not splitlines(): a label may hold what Unicode calls a line end.
+    return tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+
+
+def published_versions(repository: Path, name: str) -> list[int]:
+    """List the versions of a model that lie in the repository, in order."""
+    model = repository / check_model_name(name)
+    if not model.is_dir():
+        return []
+    found = []
+    for entry in model.iterdir():
+        try:
+            number = parse_version(entry.name)
+        except VersionInvalid:
+            continue  # Triton overlooks it too
+        if entry.is_dir():
+            found.append(number)
+    return sorted(found)
+
+
+def next_version(repository: Path, name: str) -> int:
+    """
+    Tell the number after the highest that lies in the repository.
+
+    Raises:
+        VersionInvalid: There is none after it.
+    """
+    return check_version(max(published_versions(repository, name), default=0) + 1)
+
+
+def read_config(model: Path) -> str | None:
+    """
+    Read the config.pbtxt in a model's directory, to the letter; None if there is none.
+
+    Raises:
+        ConfigInvalid: It cannot be read, or is that of another model.
+        PathEscapes: It is a link out of the repository.
+    """
+    path = model / CONFIG_FILE
+    if not path.is_file():
+        return None
+    refuse_escape(path, model.parent)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"The config.pbtxt of {model.name} is not UTF-8.") from error
+    if model_config.parse(text).name not in {"", model.name}:
+        raise ConfigInvalid(f"The config.pbtxt of {model.name} is that of another model.")
+    return text
+
+
+def _text_to_load_with(
+    written: str | None, config: pb.ModelConfig, signature: ModelSignature
+) -> str:
+    """Keep what is written to the letter where it is complete and fits."""
+    if written is None:
+        return model_config.render(config)
+    parsed = model_config.parse(written)
+    first = config.output[0]
+    completed = with_labels(complete(parsed, config), first.label_filename, output=first.name)
+    if not fits(completed, signature):
+        # It is that of another version: of the newest, where the signature has changed since.
+        return model_config.render(config)
+    return written if completed == parsed else model_config.render(completed)

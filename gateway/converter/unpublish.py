@@ -1,0 +1,70 @@
+"""
+Take a version out of a model repository. It is the way back of `publish.py`: what is renamed into
+staging is gone from Triton's sight in one step, and a crash leaves nothing half removed in its
+place.
+
+Source: Triton, Model Repository.
+"""
+
+from pathlib import Path
+
+from gateway.converter import model_config
+from gateway.converter.names import check_model_name, check_version
+from gateway.converter.published import CONFIG_FILE, published_versions, read_config
+from gateway.converter.repository_writer import (
+    refuse_escape,
+    staging_folder,
+    sync_directory,
+    write_synced,
+)
+
+
+def remove_version(
+    repository: Path, name: str, version: int, *, config_text: str | None = None
+) -> None:
+    """
+    Remove a version's files; with the last version the model's whole directory. If there are none,
+    nothing happens.
+
+    Args:
+        repository, name, version: Which one.
+        config_text: The configuration that the newest of the remaining versions is served with;
+            None: the one that is there, pointed to that version.
+
+    Raises:
+        NameInvalid, VersionInvalid: The name or the number is not allowed.
+        PathEscapes: A link leads out of the repository.
+        ConfigInvalid: The config.pbtxt cannot be read.
+        StorageFull: The disk is so full that nothing can be prepared.
+    """
+    model = repository / check_model_name(name)
+    place = model / str(check_version(version))
+    if not model.is_dir():
+        return
+    refuse_escape(model, repository)
+    remaining = [number for number in published_versions(repository, name) if number != version]
+    with staging_folder(repository) as staging:
+        if not remaining:
+            model.rename(staging / name)
+            sync_directory(repository)
+            return
+        # First the configuration: one that names a version which is not there cannot be loaded.
+        text = _config_without(model, version, remaining[-1], config_text)
+        if text is not None:
+            write_synced(staging / CONFIG_FILE, text)
+            (staging / CONFIG_FILE).replace(model / CONFIG_FILE)
+        if place.is_dir():
+            place.rename(staging / str(version))
+        sync_directory(model)
+
+
+def _config_without(model: Path, version: int, newest: int, config_text: str | None) -> str | None:
+    """Give the configuration to write, if the one that is there serves the removed version."""
+    written = read_config(model)
+    if written is None:
+        return None
+    config = model_config.parse(written)
+    if version not in config.version_policy.specific.versions:
+        return None
+    base = model_config.parse(config_text) if config_text is not None else config
+    return model_config.render(model_config.with_versions(base, [newest]))

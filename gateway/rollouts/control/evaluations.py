@@ -1,0 +1,272 @@
+"""
+Evaluate versions on their model's labelled set, through Triton, before they meet traffic.
+
+A background task of one gateway evaluates every version that has no result on the model's current
+set, loading it for as long as that takes if need be. A rollout asks `gate`: not worse than the
+champion by more than half a point at 95 %. Shown to be worse: refused. Too few images to tell (that
+takes at least 765): only a rollout that begins with a shadow may start, because nobody sees the
+challenger there. Without a set there is no gate.
+"""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from gateway.errors import (
+    EvaluationFailed,
+    EvaluationNotFound,
+    EvaluationPending,
+    GatewayError,
+    Overloaded,
+    StoreUnavailable,
+    Unavailable,
+)
+from gateway.registry.lifecycle import Lifecycle
+from gateway.registry.registry import Registry
+from gateway.rollouts.control.evaluation_set import EvaluationSet, images, read_set
+from gateway.rollouts.state.plan import Plan
+from gateway.rollouts.statistics.evaluation import compare, evaluate
+from gateway.rollouts.statistics.metrics import Strategy
+from gateway.rollouts.statistics.verdict import Outcome
+from gateway.store.evaluations import EvaluationStore
+from gateway.store.kept import Kept
+from gateway.store.rollout_tables import EvaluationRow, EvaluationSetRow
+from gateway.store.rollouts import RolloutStore
+
+log = structlog.get_logger(__name__)
+
+AskVersion = Callable[[str, int, bytes], Awaitable[npt.NDArray[np.generic]]]
+"""Sends an image to a version and returns its scores, or raises a GatewayError."""
+
+_ACTOR = "evaluation"
+_LEASE, _LEASE_S = "evaluations", 10.0
+_POLL_S = 1.0
+_RETRIES, _RETRY_S = 60, 0.5
+
+
+class Evaluations:
+    """The sets and the results."""
+
+    def __init__(
+        self,
+        store: EvaluationStore,
+        rollouts: RolloutStore,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        *,
+        folder: Path,
+        gateway: str,
+    ) -> None:
+        self._store = store
+        self._rollouts = rollouts
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._folder = folder
+        self._gateway = gateway
+
+    async def put_set(self, name: str, content: bytes) -> EvaluationSetRow:
+        """
+        Make a zip the set of a model. Its versions are evaluated in the background.
+
+        Raises:
+            ModelNotFound: No model has that name.
+            EvaluationSetInvalid: It is no such zip.
+        """
+        (await self._registry.refresh()).model(name)
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        path = self._path(digest)
+        found = await asyncio.to_thread(_store_file, path, content)
+        await self._store.put_set(name, digest, images=len(found.files), classes=found.classes)
+        return await self.set_of(name)
+
+    async def set_of(self, name: str) -> EvaluationSetRow:
+        """
+        Read a model's set.
+
+        Raises:
+            ModelNotFound, EvaluationNotFound: There is no such thing.
+        """
+        (await self._registry.refresh()).model(name)
+        row = await self._store.set_of(name)
+        if row is None:
+            raise EvaluationNotFound(f"Model {name} has no evaluation set.")
+        return row
+
+    async def result(self, name: str, version: int) -> tuple[EvaluationRow, dict[str, Any] | None]:
+        """
+        Read a version's result on the model's set, and how it compares with the champion's.
+
+        Raises:
+            ModelNotFound, VersionNotFound, EvaluationNotFound: There is no such thing.
+        """
+        model = (await self._registry.refresh()).model(name)
+        model.version(version)
+        found = await self.set_of(name)
+        results = await self._store.results(name, found.digest)
+        if version not in results:
+            raise EvaluationNotFound(f"Version {version} of {name} has not been evaluated yet.")
+        row, champion = results[version], results.get(model.champion.version)
+        if champion is None or champion.version == version:
+            return row, None
+        return row, _compare(champion, row)
+
+    async def gate(self, name: str, champion: int, challenger: int, plan: Plan) -> Any:
+        """
+        Decide whether a rollout may begin.
+
+        Returns:
+            The comparison that lets it; None if the model has no set.
+
+        Raises:
+            EvaluationPending: A version is still being evaluated.
+            EvaluationFailed: The challenger is worse, or could not be evaluated, or the set is too
+            small to tell and the rollout does not begin with a shadow.
+        """
+        found = await self._store.set_of(name)
+        if found is None:
+            return None
+        results = await self._store.results(name, found.digest)
+        for version in (champion, challenger):
+            if version not in results:
+                raise EvaluationPending(
+                    f"Version {version} of {name} is being evaluated on {found.images:,} images; "
+                    "try again in a moment."
+                )
+        if results[challenger].error is not None:
+            raise EvaluationFailed(
+                f"Version {challenger} could not be evaluated: {results[challenger].error}"
+            )
+        compared = _compare(results[champion], results[challenger])
+        if compared is None:
+            return None
+        if compared["outcome"] == Outcome.FAILED:
+            raise EvaluationFailed(compared["sentence"])
+        begins_hidden = plan.stages[0].strategy is Strategy.SHADOW
+        if compared["outcome"] == Outcome.INCONCLUSIVE and not begins_hidden:
+            raise EvaluationFailed(
+                f"{compared['sentence']} Begin with a shadow, which no caller sees."
+            )
+        return compared
+
+    async def follow(self, ask: AskVersion) -> None:
+        """Evaluate what is not evaluated yet, for ever, while this gateway holds the lease."""
+        kept = Kept(self._rollouts.data_version, self._store.sets)
+        while True:
+            await asyncio.sleep(_POLL_S)
+            try:
+                if (sets := await kept.look()) and await self._hold():
+                    for found in sets:
+                        await self._evaluate_missing(found, ask)
+            except StoreUnavailable:
+                log.debug("evaluations_wait_for_the_store")
+
+    async def _hold(self) -> bool:
+        return await self._rollouts.hold_lease(
+            _LEASE, self._gateway, now_s=time.time(), for_s=_LEASE_S
+        )
+
+    async def _evaluate_missing(self, found: EvaluationSetRow, ask: AskVersion) -> None:
+        model = self._registry.catalog.models.get(found.model)
+        if model is None:
+            return
+        known = await self._store.results(found.model, found.digest)
+        for version in sorted(model.versions.keys() - known.keys()):
+            try:
+                result = await self._evaluate(found, version, ask)
+            except (GatewayError, OSError) as error:
+                if isinstance(error, StoreUnavailable):
+                    raise
+                result = {"error": getattr(error, "detail", "The set's file is gone.")}
+            await self._store.put_result(found.model, version, found.digest, **result)
+            log.info("version_evaluated", model=found.model, version=version)
+
+    async def _evaluate(
+        self, found: EvaluationSetRow, version: int, ask: AskVersion
+    ) -> dict[str, Any]:
+        name, path = found.model, self._path(found.digest)
+        labelled = await asyncio.to_thread(read_set, path)
+        was_loaded = version in self._registry.catalog.model(name).desired
+        if not was_loaded:
+            await self._lifecycle.load(name, version, actor=_ACTOR)
+        try:
+            answers, scores = await self._answers(name, version, path, labelled, ask)
+        finally:
+            model = self._registry.catalog.models.get(name)
+            in_use = model is not None and version in model.aliases.values()
+            if not was_loaded and not in_use:
+                await self._lifecycle.unload(name, version, actor=_ACTOR)
+        widths = {row.size for row in scores if row is not None}
+        classes = max([labelled.classes, *widths])
+        whole = len(widths) == 1 and widths == {classes} and all(s is not None for s in scores)
+        evaluated = evaluate(
+            labelled.labels,
+            answers,
+            np.stack([s for s in scores if s is not None]) if whole else None,
+            classes=classes,
+        )
+        return {
+            "answers": answers,
+            "labels": labelled.labels,
+            "evaluation": evaluated.to_json(),
+        }
+
+    async def _answers(
+        self, name: str, version: int, path: Path, labelled: EvaluationSet, ask: AskVersion
+    ) -> tuple[list[int], list[npt.NDArray[np.float64] | None]]:
+        answers, scores = [], []
+        reading = images(path, labelled)
+        while (encoded := await asyncio.to_thread(next, reading, None)) is not None:
+            given = await _ask_patiently(ask, name, version, encoded)
+            answers.append(-1 if given is None else int(np.argmax(given)))
+            scores.append(None if given is None else given.reshape(-1).astype(np.float64))
+            if len(answers) % 50 == 0:
+                await self._hold()
+        return answers, scores
+
+    def _path(self, digest: str) -> Path:
+        return self._folder / f"{digest.removeprefix('sha256:')}.zip"
+
+
+async def _ask_patiently(
+    ask: AskVersion, name: str, version: int, encoded: bytes
+) -> npt.NDArray[np.generic] | None:
+    """Ask again while the server is busy; None if the version fails on the image."""
+    for _ in range(_RETRIES):
+        try:
+            return await ask(name, version, encoded)
+        except (Overloaded, Unavailable):
+            # Callers come first.
+            await asyncio.sleep(_RETRY_S)
+        except GatewayError:
+            return None
+    return None
+
+
+def _compare(champion: EvaluationRow, challenger: EvaluationRow) -> dict[str, Any] | None:
+    if champion.answers is None or challenger.answers is None or challenger.labels is None:
+        return None
+    return compare(challenger.labels, champion.answers, challenger.answers).to_json()
+
+
+def _store_file(path: Path, content: bytes) -> EvaluationSet:
+    """Check a zip and put it in its place, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        found = read_set(part)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return found

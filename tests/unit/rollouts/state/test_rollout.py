@@ -1,0 +1,351 @@
+import json
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gateway.errors import RolloutConflict, RolloutInvalid
+from gateway.rollouts.state.plan import Plan, Stage
+from gateway.rollouts.state.rollout import (
+    Action,
+    MoveAlias,
+    Phase,
+    Rollout,
+    SetRoute,
+    actions_for,
+    advance,
+    begin,
+    pause,
+    promote,
+    promoted,
+    provider_failed,
+    refused,
+    resume,
+    roll_back,
+)
+from gateway.rollouts.statistics.metrics import Metric, MetricName
+from gateway.rollouts.statistics.verdict import Outcome, Verdict
+
+CHAIN = Plan(stages=(Stage.of("shadow"), Stage.of("canary")), interval_s=10, deadline_s=100)
+
+
+def start(plan: Plan = CHAIN, now: float = 0.0) -> Rollout:
+    rollout, _ = begin(rollout_id="r", model="m", champion=1, challenger=2, plan=plan, now=now)
+    return rollout
+
+
+def verdict(rollout: Rollout, outcome: Outcome, at_s: float) -> Verdict:
+    return Verdict(outcome, rollout.stage, rollout.step, at_s, 500, (), f"It is {outcome}.")
+
+
+def say(rollout: Rollout, outcome: Outcome, at_s: float) -> tuple[Rollout, Sequence[Action]]:
+    return advance(rollout, verdict(rollout, outcome, at_s), at_s)
+
+
+def weights_until_the_end(rollout: Rollout) -> list[float]:
+    weights, now = [rollout.weight], 0.0
+    while rollout.phase is Phase.PROGRESSING:
+        now += 10
+        rollout, _ = say(rollout, Outcome.SUCCESSFUL, now)
+        weights.append(rollout.weight)
+    assert rollout.phase is Phase.PROMOTING
+    return weights
+
+
+def test_successful_steps_lead_to_promotion() -> None:
+    """Shadow, then each weight in order; 100 is reached by moving the alias."""
+    assert weights_until_the_end(start()) == [0, 1, 5, 25, 50, 50]
+
+
+def test_begin_mirrors_before_it_splits() -> None:
+    """A rollout that begins in shadow copies every request and answers none from the challenger."""
+    rollout, actions = begin(rollout_id="r", model="m", champion=1, challenger=2, plan=CHAIN, now=0)
+    (action,) = actions
+    assert isinstance(action, SetRoute)
+    assert (action.route.weight, action.route.mirror_share) == (0, 100)
+    assert action.route.salt == rollout.id
+
+
+def test_promotion_ends_when_the_alias_has_moved() -> None:
+    """Promoting asks for the alias; only its move makes it Succeeded and the weight 100."""
+    rollout, actions = promote(start(), "Ann says so.")
+    assert actions[-1] == MoveAlias("m", 1, 2)
+    rollout, actions = promoted(rollout, 5)
+    assert (rollout.phase, rollout.weight, rollout.finished_at_s) == (Phase.SUCCEEDED, 100, 5)
+    (action,) = actions
+    assert isinstance(action, SetRoute)
+    assert action.route.champion == 2
+
+
+def test_refused_alias_fails_the_rollout() -> None:
+    """If someone else has moved the alias, the rollout is Failed and the weight 0."""
+    rollout, _ = promote(start(), "Ann says so.")
+    rollout, _ = refused(rollout, 5, "The champion is version 3 by now.")
+    assert (rollout.phase, rollout.weight) == (Phase.FAILED, 0)
+
+
+@pytest.mark.parametrize("hold", ["paused", "waiting", "free"])
+def test_failed_verdict_ends_it_at_once(hold: str) -> None:
+    """A Failed verdict takes all traffic away, also while a human holds the rollout."""
+    rollout = start(Plan(stages=(Stage.of("canary"),), deadline_s=100))
+    if hold == "paused":
+        rollout, _ = pause(rollout)
+    if hold == "waiting":
+        rollout, _ = advance(rollout, None, 100)
+        assert rollout.phase is Phase.WAITING
+    rollout, actions = say(rollout, Outcome.FAILED, 110)
+    assert (rollout.phase, rollout.weight, rollout.reason) == (Phase.FAILED, 0, "It is Failed.")
+    (action,) = actions
+    assert isinstance(action, SetRoute)
+    assert action.route.challenger is None
+
+
+def test_threshold_counts_failed_checks_over_all_steps() -> None:
+    """Failed checks only add up: with a threshold of two the second ends it, steps later."""
+    rollout = start(Plan(stages=(Stage.of("canary"),), threshold=2))
+    rollout, _ = say(rollout, Outcome.FAILED, 10)
+    assert (rollout.phase, rollout.weight) == (Phase.PROGRESSING, 1)
+    rollout, _ = say(rollout, Outcome.SUCCESSFUL, 20)
+    assert rollout.weight == 5
+    rollout, _ = say(rollout, Outcome.FAILED, 30)
+    assert rollout.phase is Phase.FAILED
+
+
+def test_no_data_waits_for_a_human_at_the_deadline() -> None:
+    """Inconclusive is neither failure nor success; at the deadline a human is asked."""
+    rollout = start()
+    for now in range(10, 100, 10):
+        rollout, actions = say(rollout, Outcome.INCONCLUSIVE, now)
+        assert rollout.phase is Phase.PROGRESSING
+        assert not actions
+    rollout, _ = say(rollout, Outcome.INCONCLUSIVE, 100)
+    assert rollout.phase is Phase.WAITING
+    assert "a human decides" in rollout.reason
+    rollout, _ = say(rollout, Outcome.SUCCESSFUL, 110)
+    assert (rollout.phase, rollout.stage) == (Phase.WAITING, 0)
+    rollout, _ = resume(rollout, 120)
+    rollout, _ = say(rollout, Outcome.SUCCESSFUL, 130)
+    assert (rollout.phase, rollout.stage) == (Phase.PROGRESSING, 1)
+
+
+def test_without_auto_promote_a_human_has_the_last_word() -> None:
+    """When every step has passed it waits, and promotes on a human's word."""
+    rollout = start(Plan(stages=(Stage.of("ab"),), auto_promote=False))
+    rollout, _ = say(rollout, Outcome.SUCCESSFUL, 10)
+    assert rollout.phase is Phase.WAITING
+    rollout, _ = promote(rollout, "Ann says so.")
+    assert rollout.phase is Phase.PROMOTING
+
+
+def test_a_verdict_counts_once() -> None:
+    """The same verdict again, an older one, or one of another step changes nothing."""
+    rollout = start()
+    first = verdict(rollout, Outcome.SUCCESSFUL, 10)
+    after, _ = advance(rollout, first, 10)
+    assert after.stage == 1
+    assert advance(after, first, 10) == (after, ())
+    late = verdict(after, Outcome.FAILED, 9)
+    assert advance(after, late, 20) == (after, ())
+
+
+def test_a_step_lasts_an_interval() -> None:
+    """A verdict that comes sooner than one interval after the step began does not pass it."""
+    rollout, _ = say(start(), Outcome.SUCCESSFUL, 9)
+    assert rollout.stage == 0
+    assert not rollout.due(15)
+    assert rollout.due(19)
+
+
+def test_provider_errors_are_no_failures() -> None:
+    """Errors of the analysis are counted apart; four in a row wait, none rolls back."""
+    rollout = start()
+    for now in (10, 20, 30):
+        rollout, _ = provider_failed(rollout, "database away", now)
+    rollout, _ = say(rollout, Outcome.INCONCLUSIVE, 40)
+    for now in (50, 60, 70):
+        rollout, _ = provider_failed(rollout, "database away", now)
+    assert rollout.phase is Phase.PROGRESSING
+    rollout, _ = provider_failed(rollout, "database away", 80)
+    assert rollout.phase is Phase.WAITING
+    assert (rollout.provider_errors, rollout.failed_checks) == (7, 0)
+
+
+def test_of_two_promotions_one_wins() -> None:
+    """A second promotion, and a roll back after the first, are conflicts."""
+    rollout, _ = promote(start(), "Ann")
+    with pytest.raises(RolloutConflict) as conflict:
+        promote(rollout, "Bob")
+    assert conflict.value.code == "rollout_conflict"
+    with pytest.raises(RolloutConflict):
+        roll_back(rollout, 1, "Bob")
+
+
+def test_finished_rollouts_take_no_orders() -> None:
+    """What has failed cannot be promoted, paused or resumed; rolling it back again is no change."""
+    rollout, _ = roll_back(start(), 1, "Ann")
+    orders: tuple[Callable[[], object], ...] = (
+        lambda: promote(rollout, "x"),
+        lambda: pause(rollout),
+        lambda: resume(rollout, 2),
+        lambda: promoted(rollout, 2),
+    )
+    for order in orders:
+        with pytest.raises(RolloutConflict):
+            order()
+    assert roll_back(rollout, 9, "again") == (rollout, ())
+
+
+def test_orders_repeated_change_nothing() -> None:
+    """Pausing twice, resuming what runs, reporting the alias twice: no new revision, no action."""
+    rollout, _ = pause(start())
+    assert pause(rollout) == (rollout, ())
+    running, _ = resume(rollout, 1)
+    assert resume(running, 2) == (running, ())
+    done, _ = promoted(promote(running, "Ann")[0], 3)
+    assert promoted(done, 4) == (done, ())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "steps"),
+    [
+        ("canary", []),
+        ("canary", [5, 1]),
+        ("canary", [5, 5]),
+        ("canary", [0, 5]),
+        ("canary", [5, 101]),
+        ("canary", [100]),
+        ("ab", [100]),
+        ("mirror", None),
+    ],
+)
+def test_plans_without_sense_are_refused(strategy: str, steps: list[float] | None) -> None:
+    """Steps rise within (0, 100], one of them can be judged, and the strategy is known."""
+    with pytest.raises(RolloutInvalid):
+        Stage.of(strategy, steps)
+
+
+def test_plan_needs_a_metric_that_can_decide() -> None:
+    """A stage in which nothing is required could never pass, so the plan is refused."""
+    optional = (Metric(MetricName.ERROR_RATE, 0.01, required=False),)
+    with pytest.raises(RolloutInvalid, match="could decide"):
+        Plan(stages=(Stage.of("canary"),), metrics=optional)
+
+
+def test_comparisons_count_every_metric_of_every_judged_step() -> None:
+    """One shadow step with five metrics and four canary steps with three: 17 chances to err."""
+    assert CHAIN.comparisons == 5 + 4 * 3
+
+
+def test_champion_cannot_challenge_itself() -> None:
+    """A rollout of the champion's own version is refused."""
+    with pytest.raises(RolloutInvalid):
+        begin(rollout_id="r", model="m", champion=1, challenger=1, plan=CHAIN, now=0)
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Verdicts, orders, crashes and time in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.rollout = start(
+            Plan(
+                stages=(Stage.of("shadow"), Stage.of("canary", [10, 50])),
+                threshold=2,
+                deadline_s=50,
+            )
+        )
+        self.passed: set[tuple[int, int]] = set()
+        self.human = False
+        self.actions: Sequence[Action] = actions_for(self.rollout)
+
+    def take(self, transition: tuple[Rollout, Sequence[Action]]) -> None:
+        before = self.rollout
+        self.rollout, actions = transition
+        self.actions = actions or self.actions
+        assert self.rollout.revision - before.revision == (self.rollout != before)
+        if not before.live:
+            assert self.rollout == before
+
+    @rule(outcome=st.sampled_from(Outcome), wait=st.floats(0, 30), stale=st.booleans())
+    def check(self, outcome: Outcome, wait: float, stale: bool) -> None:
+        self.now += wait
+        at_s = self.now - 40 if stale else self.now
+        place = (self.rollout.stage, self.rollout.step)
+        before = self.rollout
+        self.take(advance(self.rollout, verdict(self.rollout, outcome, at_s), self.now))
+        if (self.rollout.stage, self.rollout.step) != place or (
+            self.rollout.phase is Phase.PROMOTING is not before.phase
+        ):
+            assert outcome is Outcome.SUCCESSFUL
+            self.passed.add(place)
+
+    @rule(wait=st.floats(0, 80))
+    def only_time(self, wait: float) -> None:
+        self.now += wait
+        self.take(advance(self.rollout, None, self.now))
+
+    @rule()
+    def provider_error(self) -> None:
+        self.take(provider_failed(self.rollout, "away", self.now))
+
+    @rule()
+    def crash(self) -> None:
+        self.rollout = Rollout.from_json(json.loads(json.dumps(self.rollout.to_json())))
+        assert actions_for(self.rollout) == tuple(self.actions)
+
+    @precondition(lambda self: self.rollout.phase in {Phase.PROGRESSING, Phase.WAITING})
+    @rule()
+    def hold(self) -> None:
+        self.take(pause(self.rollout))
+
+    @precondition(lambda self: self.rollout.phase in {Phase.PROGRESSING, Phase.WAITING})
+    @rule()
+    def go_on(self) -> None:
+        self.take(resume(self.rollout, self.now))
+
+    @precondition(lambda self: self.rollout.phase is Phase.PROMOTING)
+    @rule(moved=st.booleans())
+    def alias(self, moved: bool) -> None:
+        self.take(
+            promoted(self.rollout, self.now) if moved else refused(self.rollout, self.now, "moved")
+        )
+
+    @precondition(lambda self: self.rollout.phase in {Phase.PROGRESSING, Phase.WAITING})
+    @rule(yes=st.sampled_from([True, False, False, False]))
+    def human_promotes(self, yes: bool) -> None:
+        if yes:
+            self.human = True
+            self.take(promote(self.rollout, "a human"))
+
+    @invariant()
+    def failed_means_weight_zero(self) -> None:
+        if self.rollout.phase is Phase.FAILED:
+            assert self.rollout.weight == self.rollout.mirror_share == 0
+            (action,) = self.actions
+            assert isinstance(action, SetRoute)
+            assert (action.route.champion, action.route.challenger) == (1, None)
+
+    @invariant()
+    def promotion_needs_success_or_a_human(self) -> None:
+        if self.rollout.phase in {Phase.PROMOTING, Phase.SUCCEEDED}:
+            assert self.human or self.passed == {(0, 0), (1, 0), (1, 1)}
+
+    @invariant()
+    def the_actions_follow_from_the_state(self) -> None:
+        assert tuple(self.actions) == actions_for(self.rollout)
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+@given(st.lists(st.floats(0.5, 99.5), min_size=1, max_size=6, unique=True), st.integers(1, 5))
+@settings(max_examples=50, deadline=None)
+def test_json_round_trip_of_any_plan(steps: list[float], threshold: int) -> None:
+    """What is written as JSON is read back as it was, verdicts included."""
+    rollout = start(Plan(stages=(Stage.of("canary", sorted(steps)),), threshold=threshold))
+    rollout, _ = say(rollout, Outcome.INCONCLUSIVE, 10)
+    assert Rollout.from_json(json.loads(json.dumps(rollout.to_json()))) == rollout
