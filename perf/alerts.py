@@ -23,9 +23,9 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from tests import alert_causes as causes  # noqa: E402 - after the path
-from tests.gateway_process import GatewayProcess, running_gateway  # noqa: E402
-from tests.running_prometheus import (  # noqa: E402
+from testbed import alert_causes as causes  # noqa: E402 - after the path
+from testbed.gateway_process import GatewayProcess, running_gateway  # noqa: E402
+from testbed.running_prometheus import (  # noqa: E402
     RULES,
     RunningPrometheus,
     running_prometheus,

@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.gateway_process import running_gateway
-from tests.onnx_backend_models import BAD, models, outcome
+from testbed.gateway_process import running_gateway
+from testbed.onnx_backend_models import BAD, models, outcome
 
 
 def main() -> None:

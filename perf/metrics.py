@@ -41,7 +41,7 @@ from gateway.store.request_metrics import RequestMetricsStore, StoredMetrics  # 
 from gateway.telemetry.sketches import LatencySketch, pack  # noqa: E402
 from perf.bench.images import request_body  # noqa: E402
 from perf.bench.load import run_load  # noqa: E402
-from tests.gateway_process import GatewayProcess, running_gateway  # noqa: E402
+from testbed.gateway_process import GatewayProcess, running_gateway  # noqa: E402
 
 _SAMPLE = CHECKOUT / "tools/demo/digits/sample-7.png"
 _RUN = "/api/v1/run/digits"

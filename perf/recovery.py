@@ -28,7 +28,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from gateway.converter.model_config import ConfigOptions  # noqa: E402
 from gateway.converter.publish import publish_version  # noqa: E402
-from tests.gateway_process import GatewayProcess, running_gateway  # noqa: E402 - after the path
+from testbed.gateway_process import GatewayProcess, running_gateway  # noqa: E402 - after the path
 
 PERIOD_S = 0.05
 CALM_S = 2.5

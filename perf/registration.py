@@ -25,7 +25,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from tests.gateway_process import GatewayProcess, running_gateway  # noqa: E402 - needs the path
+from testbed.gateway_process import GatewayProcess, running_gateway  # noqa: E402 - needs the path
 
 DEMO = ROOT / "tools/demo/efficientnet_lite0"
 REPEATS = 5

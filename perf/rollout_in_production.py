@@ -40,10 +40,10 @@ import psutil
 from gateway.triton.embedded.stubs import StubWatch
 from perf import rollout_versions
 from perf.rollout_versions import FIRST, SECOND
-from tests.gateway_process import GatewayProcess, running_gateway
-from tests.rollout_calls import register
-from tests.rollout_load import Answered, Load, Picture, latest
-from tests.rollout_switching import switch
+from testbed.gateway_process import GatewayProcess, running_gateway
+from testbed.rollout_calls import register
+from testbed.rollout_load import Answered, Load, Picture, latest
+from testbed.rollout_switching import switch
 
 _ENVIRONMENT = {
     "CHALLENGER_TIMEOUT_S": "0.5",

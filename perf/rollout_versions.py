@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from tests.rollout_load import Picture
+from testbed.rollout_load import Picture
 
 DEMO = Path(__file__).parents[1] / "tools/demo/digits"
 FIRST, SECOND = DEMO / "digits-v1.onnx", DEMO / "digits-v2.onnx"

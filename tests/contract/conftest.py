@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.contract import original_server
-from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import original_model
 
 

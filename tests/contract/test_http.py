@@ -17,7 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.gateway_process import GatewayProcess, running_gateway
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import original_model
 
 

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from tests.alert_causes import ENVIRONMENT, RED, asking, dying_triton, halted, hanging_runs
-from tests.gateway_process import running_gateway
-from tests.running_prometheus import needs_prometheus, running_prometheus, until
+from testbed.alert_causes import ENVIRONMENT, RED, asking, dying_triton, halted, hanging_runs
+from testbed.gateway_process import running_gateway
+from testbed.running_prometheus import needs_prometheus, running_prometheus, until
 
 _REPOSITORY = Path(__file__).parents[2] / "model_repository"
 _WITHIN_S = 30.0

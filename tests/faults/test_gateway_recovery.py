@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from gateway.triton.quarantine import STRIKES_TO_QUARANTINE
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.eventually import eventually
-from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import original_model
 
 RECOVERY_LIMIT_S = 15.0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.converter.published import read_published
-from tests.gateway_process import GatewayProcess, running_gateway
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import classifier_case
 
 _NO_TRITON = {"TRITON_URLS": "http://127.0.0.1:9"}

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway_process import GatewayProcess, running_gateway
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import classifier_case
 
 _KILLS = int(os.environ.get("REGISTER_KILLS", "9"))

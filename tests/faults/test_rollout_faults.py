@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_process import running_gateway
-from tests.rollout_calls import champion, create, register_two, show, until
-from tests.rollout_family import load
+from testbed.gateway_process import running_gateway
+from testbed.rollout_calls import champion, create, register_two, show, until
+from testbed.rollout_family import load
 
 _ENVIRONMENT = {
     "ROLLOUT_POLL_S": "0.1",

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from testbed.gateway_process import GatewayProcess, running_gateway
+from testbed.rollout_calls import adopt, champion, create, publish_versions, show, until
+from testbed.rollout_family import image_of, load
 from tests.eventually import eventually
-from tests.gateway_process import GatewayProcess, running_gateway
-from tests.rollout_calls import adopt, champion, create, publish_versions, show, until
-from tests.rollout_family import image_of, load
 
 _ENVIRONMENT = {"ROLLOUT_POLL_S": "0.1", "CHALLENGER_TIMEOUT_S": "0.3", "ROLLOUT_LEASE_S": "1"}
 _HELD = """

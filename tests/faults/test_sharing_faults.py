@@ -12,8 +12,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.eventually import eventually
-from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import classifier_case
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -21,8 +21,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.eventually import eventually
-from tests.gateway_process import GatewayProcess, running_gateway
 
 _REPOSITORY = Path(__file__).parents[2] / "model_repository"
 _KNOWN_WITHIN_S = 0.1

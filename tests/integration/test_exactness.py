@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.gateway_process import GatewayProcess, running_gateway
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import classifier_case
 
 _SHAPE = (None, None, None, 3)

@@ -15,8 +15,8 @@ from PIL import Image
 
 from gateway.converter.model_config import ConfigOptions
 from gateway.converter.publish import publish_version
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.eventually import eventually
-from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import FAMILY, classifier_case, original_model
 
 

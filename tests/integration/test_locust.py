@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_process import GatewayProcess, running_gateway
+from testbed.gateway_process import GatewayProcess, running_gateway
 
 _ROOT = Path(__file__).parents[2]
 _FILE = _ROOT / "perf/locustfile.py"

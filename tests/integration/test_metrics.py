@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from tests.gateway_process import GatewayProcess, running_gateway
+from testbed.gateway_process import GatewayProcess, running_gateway
 
 _REPOSITORY = Path(__file__).parents[2] / "model_repository"
 

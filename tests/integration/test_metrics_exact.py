@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.app import create_app
 from gateway.services import Services
 from gateway.settings import Settings
-from tests.rollout_family import colour_model, image_of
+from testbed.rollout_family import colour_model, image_of
 
 _REPOSITORY = Path(__file__).parents[2] / "model_repository"
 _BODY_BYTES = 300_000

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.gateway_process import running_gateway
-from tests.running_prometheus import needs_prometheus, running_prometheus, until
+from testbed.gateway_process import running_gateway
+from testbed.running_prometheus import needs_prometheus, running_prometheus, until
 
 _ROOT = Path(__file__).parents[2]
 _RULES = _ROOT / "deploy/prometheus"

@@ -4,8 +4,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.gateway_process import running_gateway
-from tests.onnx_backend_models import BAD, models, outcome
+from testbed.gateway_process import running_gateway
+from testbed.onnx_backend_models import BAD, models, outcome
 
 _CNNS = frozenset({"light_inception_v1", "light_shufflenet", "light_squeezenet"})
 

@@ -21,10 +21,10 @@ from onnx import helper
 from PIL import Image
 
 from gateway.preprocessing.pixels import NUMPY_OF_TRITON
-from tests.gateway_process import GatewayProcess, running_gateway
+from testbed.gateway_process import GatewayProcess, running_gateway
+from testbed.rollout_calls import create
 from tests.hostile_models import CASES, LOOPING, HostileCase, graph_model
 from tests.model_family import FAMILY, ModelCase, classifier_case, original_model
-from tests.rollout_calls import create
 
 _LIMIT_BYTES = 4_000_000
 _FREE = (None, None, None, 3)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.gateway_process import running_gateway
+from testbed.gateway_process import running_gateway
 from tests.model_family import original_model
 
 _DOCUMENT = Path(__file__).parents[2] / "docs/registration.md"

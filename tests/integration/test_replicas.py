@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.eventually import eventually
-from tests.gateway_process import GatewayProcess, running_gateway
 from tests.model_family import original_model
 
 ADMIN_KEY = "shared-by-both"

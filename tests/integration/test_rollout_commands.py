@@ -18,9 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from tests.gateway_process import GatewayProcess, running_gateway
-from tests.rollout_calls import WITHIN_S, adopt, create, publish_versions
-from tests.rollout_family import colour_model, image_of, load
+from testbed.gateway_process import GatewayProcess, running_gateway
+from testbed.rollout_calls import WITHIN_S, adopt, create, publish_versions
+from testbed.rollout_family import colour_model, image_of, load
 
 _DOCUMENT = Path(__file__).parents[2] / "docs/versioning.md"
 _BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)

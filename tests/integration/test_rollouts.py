@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway_process import GatewayProcess, running_gateway
-from tests.rollout_calls import WITHIN_S, champion, create, register, register_two, show, until
-from tests.rollout_family import colour_model, image_of, load
+from testbed.gateway_process import GatewayProcess, running_gateway
+from testbed.rollout_calls import WITHIN_S, champion, create, register, register_two, show, until
+from testbed.rollout_family import colour_model, image_of, load
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.gateway_process import running_gateway
+from testbed.gateway_process import running_gateway
 
 _TRACE, _PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

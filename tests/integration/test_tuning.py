@@ -14,8 +14,8 @@ from xml.etree import ElementTree as ET
 from gateway.converter.model_config import parse
 from gateway.tuning.candidates import FIELDS
 from gateway.tuning.search import LEAST_FINAL_ROUNDS
+from testbed.gateway_process import running_gateway
 from tests.eventually import eventually
-from tests.gateway_process import running_gateway
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tools/demo/digits/sample-7.png"

@@ -17,7 +17,7 @@ from onnx import helper
 from PIL import Image
 
 from gateway.converter.publish import published_versions, read_published
-from tests.gateway_process import GatewayProcess, running_gateway
+from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.hostile_models import graph_model
 from tests.model_family import classifier_case
 

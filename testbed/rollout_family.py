@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from tests.rollout_load import Load, Picture
+from testbed.rollout_load import Load, Picture
 
 COLOURS = ((200, 20, 30), (30, 190, 25), (20, 35, 210))
 

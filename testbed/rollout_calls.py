@@ -9,8 +9,8 @@ import httpx
 
 from gateway.converter.model_config import ConfigOptions
 from gateway.converter.publish import publish_version
-from tests.gateway_process import GatewayProcess
-from tests.rollout_family import EASY, colour_model
+from testbed.gateway_process import GatewayProcess
+from testbed.rollout_family import EASY, colour_model
 
 WITHIN_S = 60.0
 

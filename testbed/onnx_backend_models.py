@@ -21,7 +21,7 @@ from PIL import Image
 
 from gateway.converter.signature import TensorSignature
 from gateway.preprocessing.record import Preprocessing, check_preprocessing, image_axes
-from tests.gateway_process import GatewayProcess
+from testbed.gateway_process import GatewayProcess
 
 DATA = Path(onnx.__file__).parent / "backend/test/data"
 BAD = frozenset({"WRONG ANSWER", "HTTP 500", "load failed"})

@@ -17,10 +17,10 @@ import psutil
 
 from gateway.triton.embedded.stubs import StubWatch
 from gateway.triton.quarantine import STRIKES_TO_QUARANTINE
-from tests.gateway_process import GatewayProcess
-from tests.rollout_calls import create, register, register_two
-from tests.rollout_family import colour_model, image_of, load
-from tests.running_prometheus import until
+from testbed.gateway_process import GatewayProcess
+from testbed.rollout_calls import create, register, register_two
+from testbed.rollout_family import colour_model, image_of, load
+from testbed.running_prometheus import until
 
 RED, BLUE = 0, 2
 ENVIRONMENT = {

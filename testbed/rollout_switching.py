@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from tests.rollout_load import Answered, Load, illegal, reigns_of
+from testbed.rollout_load import Answered, Load, illegal, reigns_of
 
 
 @dataclass
