@@ -14,7 +14,10 @@ from gateway.background import run_in_background
 from gateway.control import Folder, open_control, open_registry, open_store, shared_bytes
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
+from gateway.inference.choice import VersionChoice
+from gateway.inference.images.decoder import Decoder
 from gateway.inference.images.decoding import ImageLimits
+from gateway.inference.rollout import RolloutAnswers
 from gateway.inference.run import Runner
 from gateway.metrics.opening import Metrics, open_metrics
 from gateway.registry.aliases import Aliases
@@ -166,20 +169,31 @@ async def open_services(
         )
         rollouts = open_rollouts(settings, database, registry, lifecycle, siblings)
         admission = Admission(settings.max_concurrent_runs, settings.max_waiting_runs)
-        runner = Runner(
+        decoder = Decoder(
+            ImageLimits(pixels=settings.max_image_pixels),
+            threads=settings.decode_threads,
+            leave_to_triton=settings.triton_decodes,
+        )
+        stack.callback(decoder.close)
+        answers = RolloutAnswers(
             lambda: registry.catalog,
             replicas,
-            admission,
-            limits=ImageLimits(pixels=settings.max_image_pixels),
-            decode_threads=settings.decode_threads,
-            leave_decoding=settings.triton_decodes,
-            timeout_s=settings.request_timeout_s,
-            loading=lifecycle.loading,
-            trials=rollouts.trials,
+            decoder,
+            rollouts.trials,
             challenger_timeout_s=settings.challenger_timeout_s,
         )
-        stack.callback(runner.close)
-        await stack.enter_async_context(rollouts.running(runner.ask_challenger, runner.ask_version))
+        runner = Runner(
+            VersionChoice(lambda: registry.catalog, replicas, loading=lifecycle.loading),
+            replicas,
+            admission,
+            decoder,
+            rollouts.trials,
+            answers,
+            timeout_s=settings.request_timeout_s,
+        )
+        await stack.enter_async_context(
+            rollouts.running(answers.ask_challenger, runner.ask_version)
+        )
         for work in metrics.background(alone=parent is None):
             run_in_background(stack, work)
         if parent is not None:

@@ -195,7 +195,7 @@ def _planned(
 def _options(instances: int, threads: int, max_batch_size: int) -> ConfigOptions:
     chosen = placement_for_machine()
     placement = Placement(
-        instances or chosen.instances, threads or chosen.intra_op_threads, chosen.lone_threads
+        instances or chosen.instances, threads or chosen.intra_op_threads, chosen.latency_threads
     )
     return ConfigOptions(placement=placement, max_batch_size=max_batch_size)
 

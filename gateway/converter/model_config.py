@@ -96,8 +96,8 @@ def generate_config(
         "intra_op_thread_count": _parameter(placement.intra_op_threads),
         "inter_op_thread_count": _parameter(1),
     }
-    if placement.lone_threads is not None:
-        parameters["lone.intra_op_thread_count"] = _parameter(placement.lone_threads)
+    if placement.latency_threads is not None:
+        parameters["latency.intra_op_thread_count"] = _parameter(placement.latency_threads)
     config = pb.ModelConfig(
         name=check_model_name(name),
         backend=BACKEND,

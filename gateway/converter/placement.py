@@ -26,12 +26,12 @@ class Placement:
     Attributes:
         instances: Triton instances: processes that each hold the model.
         intra_op_threads: Threads with which an instance runs one operator.
-        lone_threads: Threads for a request that is alone; None: as for any other.
+        latency_threads: Threads for a request that is alone; None: as for any other.
     """
 
     instances: int
     intra_op_threads: int
-    lone_threads: int | None = None
+    latency_threads: int | None = None
 
 
 def placement_for_machine(cores: int | None = None) -> Placement:
@@ -46,7 +46,7 @@ def placement_for_machine(cores: int | None = None) -> Placement:
     return Placement(
         instances=cores // threads,
         intra_op_threads=threads,
-        lone_threads=cores if cores > threads else None,
+        latency_threads=cores if cores > threads else None,
     )
 
 

@@ -24,7 +24,7 @@ from gateway.converter.uint8_input import Decision, InputPolicy, feed_bytes
 
 LABELS_FILE = "labels.txt"
 # A second session holds the weights once more, in each instance: not of models larger than this.
-_LONE_BYTES = 128 * 1024 * 1024
+_LATENCY_SESSION_BYTES = 128 * 1024 * 1024
 # What the changed graph may be larger by; a file at the very limit is left as it is.
 _ROOM_BYTES = 1 << 16
 
@@ -79,8 +79,8 @@ def plan_version(
     if labels is not None:
         _check_labels(labels, signature)
         options = replace(options, label_filename=f"{version}/{LABELS_FILE}")
-    if source.stat().st_size > _LONE_BYTES:
-        options = replace(options, placement=replace(options.placement, lone_threads=None))
+    if source.stat().st_size > _LATENCY_SESSION_BYTES:
+        options = replace(options, placement=replace(options.placement, latency_threads=None))
     decision = policy.decide(graph, signature.inputs[0])
     changes: tuple[str, ...] = ()
     if decision is Decision.CHANGE and source.stat().st_size <= MAX_FILE_BYTES - _ROOM_BYTES:

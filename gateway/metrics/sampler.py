@@ -19,10 +19,10 @@ import structlog
 
 from gateway.errors import StoreUnavailable
 from gateway.store.version_samples import MINUTE_S, VersionSample, VersionSampleStore
-from gateway.triton.client import VersionStatistics
 from gateway.triton.embedded.stubs import Stub
 from gateway.triton.errors import TritonError
 from gateway.triton.replicas import ReplicaSet, Served
+from gateway.triton.statistics import VersionStatistics
 
 log = structlog.get_logger(__name__)
 

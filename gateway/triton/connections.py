@@ -21,7 +21,7 @@ from gateway.triton.slots import Slot
 from gateway.triton.v2_protocol import Buffer
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """What came back: the status, the headers with names in lower case, and the body."""
 
     status: int
@@ -70,7 +70,7 @@ class Connections:
         """Exchanges that have a connection and whose callers wait."""
         return len(self._open) - len(self._idle)
 
-    async def exchange(self, request: Sequence[Buffer], slot: Slot | None = None) -> Answer:
+    async def exchange(self, request: Sequence[Buffer], slot: Slot | None = None) -> HttpResponse:
         """
         Send a request and return the answer to it.
 
@@ -175,7 +175,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
-        self._answer: asyncio.Future[Answer] | None = None
+        self._answer: asyncio.Future[HttpResponse] | None = None
         self._slot: Slot | None = None
 
     @property
@@ -188,10 +188,10 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    async def exchange(self, request: Sequence[Buffer], slot: Slot | None) -> Answer:
+    async def exchange(self, request: Sequence[Buffer], slot: Slot | None) -> HttpResponse:
         """Send a request on this idle connection; see `Connections.exchange`."""
         assert self.transport is not None
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[HttpResponse] = asyncio.get_running_loop().create_future()
         self._answer, self._slot = answer, slot
         if slot is not None:
             slot.hold()
@@ -244,7 +244,7 @@ class _Connection(asyncio.Protocol):
         if slot is not None:
             slot.release()
         if answer is not None and not answer.done():
-            answer.set_result(Answer(status, headers, body))
+            answer.set_result(HttpResponse(status, headers, body))
         if self._parser.should_keep_alive():
             self._connections.idle(self)
         else:

@@ -27,19 +27,21 @@ def _helpers_s(model: str) -> float:
     return sum(int(run.read_text().split()[0]) for run in runs) / 1e9
 
 
-async def test_a_lone_request_has_more_threads(triton: RunningTriton) -> None:
+async def test_an_uncontended_request_has_more_threads(triton: RunningTriton) -> None:
     """One that is said to be alone is worked on by the second session's threads, others are not."""
-    triton.add("lone", matrix_products(8, SIDE))
+    triton.add("alone", matrix_products(8, SIDE))
     await triton.load(
-        "lone", matrix_products_config(intra_op_thread_count=1, lone__intra_op_thread_count=2)
+        "alone", matrix_products_config(intra_op_thread_count=1, latency__intra_op_thread_count=2)
     )
-    await triton.infer("lone", {"x": ONE})  # the first request warms both
+    await triton.infer("alone", {"x": ONE})  # the first request warms both
     answers, took_s = {}, {}
-    for lone in (False, True):
-        before_s = _helpers_s("lone")
+    for alone in (False, True):
+        before_s = _helpers_s("alone")
         for _ in range(5):
-            answers[lone] = (await triton.infer("lone", {"x": ONE}, parameters={"lone": lone}))["y"]
-        took_s[lone] = _helpers_s("lone") - before_s
+            answers[alone] = (
+                await triton.infer("alone", {"x": ONE}, parameters={"uncontended": alone})
+            )["y"]
+        took_s[alone] = _helpers_s("alone") - before_s
     assert took_s[True] > 5 * took_s[False]
     np.testing.assert_array_equal(answers[True], answers[False])
 
@@ -54,10 +56,10 @@ async def test_no_second_session_that_would_be_the_same(
     await triton.load(
         name,
         matrix_products_config(
-            intra_op_thread_count=threads, lone__intra_op_thread_count=threads or 2
+            intra_op_thread_count=threads, latency__intra_op_thread_count=threads or 2
         ),
     )
-    answer = await triton.infer(name, {"x": ONE}, parameters={"lone": True})
+    answer = await triton.infer(name, {"x": ONE}, parameters={"uncontended": True})
     np.testing.assert_allclose(answer["y"], 1 / SIDE, rtol=1e-3)
 
 
@@ -65,7 +67,7 @@ async def test_a_client_says_which_of_its_requests_is_alone(triton: RunningTrito
     """Of several at once only the first is alone when it is sent; one at a time, all are."""
     triton.add("said", matrix_products(8, SIDE))
     await triton.load(
-        "said", matrix_products_config(intra_op_thread_count=1, lone__intra_op_thread_count=2)
+        "said", matrix_products_config(intra_op_thread_count=1, latency__intra_op_thread_count=2)
     )
     client = TritonClient(triton.endpoint)
 

@@ -36,7 +36,7 @@ _JSON = b"application/json"
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RawResponse:
     """An answer, to be written. `headers` do not say how long the body is."""
 
     status: int
@@ -89,7 +89,7 @@ class FastRuns:
             pass
         return None
 
-    async def answer(self, scope: Scope, image: bytes, seen: Observation) -> Reply:
+    async def answer(self, scope: Scope, image: bytes, seen: Observation) -> RawResponse:
         """
         Answer a run.
 
@@ -113,10 +113,10 @@ class FastRuns:
         else:
             seen.category = answer.category
             headers = [(b"content-type", _JSON), *answer_headers(answer)]
-            reply = Reply(200, headers, b'{"category":"%s"}' % answer.category.encode())
+            reply = RawResponse(200, headers, b'{"category":"%s"}' % answer.category.encode())
         seen.status, seen.bytes_out = reply.status, len(reply.body)
         named = (b"x-request-id", request_id.encode())
-        return Reply(reply.status, [*reply.headers, named, *self._worker], reply.body)
+        return RawResponse(reply.status, [*reply.headers, named, *self._worker], reply.body)
 
     def count(self, seen: Observation, began_s: float) -> None:
         """Count a run that is over; `began_s` is of the performance counter."""
@@ -125,6 +125,6 @@ class FastRuns:
         services.metrics.record(seen)
 
 
-def _refusal(response: Response) -> Reply:
+def _refusal(response: Response) -> RawResponse:
     headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
-    return Reply(response.status_code, headers, bytes(response.body))
+    return RawResponse(response.status_code, headers, bytes(response.body))

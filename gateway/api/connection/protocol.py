@@ -12,7 +12,7 @@ from typing import cast
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.api.connection.fast_run import FastRuns, Reply
+from gateway.api.connection.fast_run import FastRuns, RawResponse
 from gateway.api.middleware.metering import CLIENT_GONE, ENDPOINTS
 from gateway.telemetry.observation import Observation
 
@@ -117,7 +117,7 @@ class _Connection(HttpToolsProtocol):
         finally:
             self.runs.count(run.seen, run.began_s)
 
-    def _write(self, run: _FastRun, reply: Reply) -> None:
+    def _write(self, run: _FastRun, reply: RawResponse) -> None:
         pieces = [STATUS_LINE[reply.status]]
         for name, value in (*self.server_state.default_headers, *reply.headers):
             pieces += name, b": ", value, b"\r\n"

@@ -24,7 +24,7 @@ from gateway.api.rest.parameters import (
     read_version,
 )
 from gateway.api.rest.schemas import RunRequest, RunResponse, ScoreResponse
-from gateway.inference.run import Answer
+from gateway.inference.request import Prediction
 from gateway.inference.tasks.classify import best
 from gateway.telemetry.observation import observation_of
 
@@ -69,10 +69,10 @@ async def _classify(
     *,
     version: int | None = None,
     alias: str | None = None,
-) -> Answer:
+) -> Prediction:
     seen = observation_of(request.scope)
     services = await services_of(request)
-    answer = await services.runner.run(
+    prediction = await services.runner.run(
         name,
         image,
         version=version,
@@ -81,8 +81,8 @@ async def _classify(
         key=caller_of(request.scope),
         seen=seen,
     )
-    seen.category = answer.category
-    return answer
+    seen.category = prediction.category
+    return prediction
 
 
 def caller_of(scope: Scope) -> str | None:
@@ -119,29 +119,31 @@ async def run_model(
     With `top_k` the answer also holds the largest scores, and the names of their classes if the
     version was registered with labels.
     """
-    answer = await _classify(request, name, body.image, version=read_version(version), alias=alias)
-    response.raw_headers.extend(answer_headers(answer))
+    prediction = await _classify(
+        request, name, body.image, version=read_version(version), alias=alias
+    )
+    response.raw_headers.extend(answer_headers(prediction))
     if top_k is None:
-        return RunResponse(category=answer.category)
-    chosen = answer.chosen
+        return RunResponse(category=prediction.category)
+    chosen = prediction.chosen
     # What are probabilities already is not squeezed a second time.
     scores = best(
-        answer.scores,
+        prediction.scores,
         top_k,
         labels=chosen.labels,
         softmax=softmax and chosen.scores != "probabilities",
     )
     return RunResponse(
-        category=answer.category, scores=[ScoreResponse(**asdict(score)) for score in scores]
+        category=prediction.category, scores=[ScoreResponse(**asdict(score)) for score in scores]
     )
 
 
-def answer_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+def answer_headers(prediction: Prediction) -> list[tuple[bytes, bytes]]:
     """Say which version answered, and how long each stage took, in milliseconds."""
-    stages = answer.stages
+    stages = prediction.stages
     timing = (
         f"decode;dur={stages.decode_s * 1000:.2f}, "
         f"queue;dur={stages.queue_s * 1000:.2f}, "
         f"infer;dur={stages.infer_s * 1000:.2f}"
     )
-    return [(b"x-model-version", b"%d" % answer.version), (b"server-timing", timing.encode())]
+    return [(b"x-model-version", b"%d" % prediction.version), (b"server-timing", timing.encode())]

@@ -29,7 +29,7 @@ from gateway.api.middleware.metering import Metering
 from gateway.api.middleware.request_context import RequestContext
 from gateway.api.rest import serving
 from gateway.errors import ModelNotLoaded, Overloaded
-from gateway.inference.run import Stages
+from gateway.inference.request import Stages
 from gateway.telemetry.observation import Observation
 
 IMAGE = b"\0\1\2 an image \xff" * 20

@@ -23,7 +23,7 @@ from gateway.converter.model_config import (
 from gateway.converter.signature import ModelSignature, Shape, TensorSignature
 from tests.model_family import FAMILY, ModelCase
 
-PLACEMENT = Placement(instances=2, intra_op_threads=3, lone_threads=4)
+PLACEMENT = Placement(instances=2, intra_op_threads=3, latency_threads=4)
 OPTIONS = ConfigOptions(placement=PLACEMENT)
 
 
@@ -86,7 +86,7 @@ def test_every_config_bounds_instances_and_threads(case: ModelCase) -> None:
     assert parameters == {
         "intra_op_thread_count": "3",
         "inter_op_thread_count": "1",
-        "lone.intra_op_thread_count": "4",
+        "latency.intra_op_thread_count": "4",
     }
     assert not config.HasField("dynamic_batching")
     assert list(config.version_policy.specific.versions) == [1]

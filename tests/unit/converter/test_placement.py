@@ -19,10 +19,10 @@ def test_instances_come_first(cores: int, instances: int, threads: int) -> None:
     assert (chosen.instances, chosen.intra_op_threads) == (instances, threads)
 
 
-@pytest.mark.parametrize(("cores", "lone"), [(1, None), (2, 2), (8, 8)])
-def test_who_is_alone_may_have_every_core(cores: int, lone: int | None) -> None:
+@pytest.mark.parametrize(("cores", "threads"), [(1, None), (2, 2), (8, 8)])
+def test_who_is_alone_may_have_every_core(cores: int, threads: int | None) -> None:
     """A thread for each core, where that is more than any other request gets."""
-    assert placement_for_machine(cores).lone_threads == lone
+    assert placement_for_machine(cores).latency_threads == threads
 
 
 @pytest.mark.parametrize("cores", range(1, 257))

@@ -135,12 +135,12 @@ def test_large_models_have_no_second_session(
     source: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threads for a request that is alone cost the weights once more: not above the limit."""
-    lone = replace(OPTIONS, placement=Placement(2, 1, lone_threads=2))
+    latency = replace(OPTIONS, placement=Placement(2, 1, latency_threads=2))
     for limit, expected in ((source.stat().st_size, True), (source.stat().st_size - 1, False)):
-        monkeypatch.setattr(plan, "_LONE_BYTES", limit)
+        monkeypatch.setattr(plan, "_LATENCY_SESSION_BYTES", limit)
         name = f"m{limit}"
-        publish_version(source, repository=repository, name=name, version=1, options=lone)
-        assert ("lone." in (repository / name / "config.pbtxt").read_text()) is expected
+        publish_version(source, repository=repository, name=name, version=1, options=latency)
+        assert ("latency." in (repository / name / "config.pbtxt").read_text()) is expected
 
 
 def test_older_number_leaves_the_config_of_the_newest(source: Path, repository: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.errors import TritonNotReady
 from gateway.triton.replicas import Replica, ReplicaSet
 from gateway.triton.shared_memory import Region
 from gateway.triton.slots import PAGE_BYTES
@@ -23,7 +24,7 @@ async def replicas(request: pytest.FixtureRequest) -> AsyncIterator[ReplicaSet]:
         known.replicas.append(replica)
     yield known
     for replica in known:
-        replica.client.region = None
+        replica.client.sharing.region = None
     await known.close()
 
 
@@ -32,12 +33,12 @@ async def test_one_request_after_another_is_shared_among_all(replicas: ReplicaSe
     for shared in (False, True):
         asked: Counter[str] = Counter()
         for replica in replicas:
-            replica.client.region = Region(PAGE_BYTES) if shared else None
+            replica.client.sharing.region = Region(PAGE_BYTES) if shared else None
         for _ in range(12 * len(replicas.replicas)):
-            region = replicas.region(SERVED)
-            chosen = replicas._least_busy(replicas.serving(SERVED), region)
-            assert not shared or chosen.client.region is region
-            asked[chosen.name] += 1
+            with replicas.lease(SERVED) as lease:
+                assert lease.region is lease._replica.client.region
+                assert (lease.region is not None) == shared
+                asked[lease._replica.name] += 1
         assert set(asked.values()) == {12}
         assert len(asked) == len(replicas.replicas)
 
@@ -45,19 +46,21 @@ async def test_one_request_after_another_is_shared_among_all(replicas: ReplicaSe
 async def test_a_busy_replica_is_passed_over(replicas: ReplicaSet) -> None:
     """Fewer requests in flight count for more than pixels that lie there already."""
     for replica in replicas:
-        replica.client.region = Region(PAGE_BYTES)
+        replica.client.sharing.region = Region(PAGE_BYTES)
     first, *others = replicas.replicas
-    first.in_flight[SERVED] += 1
-    for _ in range(6):
-        region = replicas.region(SERVED)
-        assert region is not first.client.region
-        chosen = replicas._least_busy(replicas.serving(SERVED), first.client.region)
-        assert chosen in others
+    with replicas.lease(SERVED, near=first.client.region) as held:
+        assert held._replica is first
+        for _ in range(6):
+            with replicas.lease(SERVED) as lease:
+                assert lease.region is not first.client.region
+            with replicas.lease(SERVED, near=first.client.region) as lease:
+                assert lease._replica in others
 
 
-async def test_without_a_ready_replica_there_is_no_region(replicas: ReplicaSet) -> None:
-    """Nobody to ask: pixels are drawn anywhere."""
+async def test_without_a_ready_replica_there_is_no_lease(replicas: ReplicaSet) -> None:
+    """Nobody to ask: the request hears so before its image is decoded."""
     for replica in replicas:
-        replica.client.region = Region(PAGE_BYTES)
+        replica.client.sharing.region = Region(PAGE_BYTES)
         replica.mark_down()
-    assert replicas.region(SERVED) is None
+    with pytest.raises(TritonNotReady):
+        replicas.lease(SERVED)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.triton.connections import Address, Answer, ConnectionBroken, Connections
+from gateway.triton.connections import Address, ConnectionBroken, Connections, HttpResponse
 from gateway.triton.slots import PAGE_BYTES, Slot, Slots
 from gateway.triton.v2_protocol import Buffer
 
@@ -114,7 +114,7 @@ def tell(request: pytest.FixtureRequest) -> Callable[..., None]:
     return run
 
 
-def _exchange(connections: Connections, *slot: Any) -> "asyncio.Task[Answer]":
+def _exchange(connections: Connections, *slot: Any) -> "asyncio.Task[HttpResponse]":
     return asyncio.create_task(connections.exchange(REQUEST, *slot))
 
 
@@ -123,7 +123,7 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def _gather(*tasks: "asyncio.Task[Answer]") -> list[Answer | BaseException]:
+async def _gather(*tasks: "asyncio.Task[HttpResponse]") -> list[HttpResponse | BaseException]:
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -131,7 +131,7 @@ def _release(slot: Slot, _ended: object) -> None:
     slot.release()
 
 
-async def _cancelled(task: "asyncio.Task[Answer]") -> None:
+async def _cancelled(task: "asyncio.Task[HttpResponse]") -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -283,7 +283,7 @@ def test_a_waiter_that_gives_up_hands_its_turn_on(tell: Tell) -> None:
         server.go_on.set()
         assert (await first).body == b"ok"
         assert (await fourth).body == b"ok"
-        assert isinstance((await _gather(third))[0], asyncio.CancelledError | Answer)
+        assert isinstance((await _gather(third))[0], asyncio.CancelledError | HttpResponse)
 
     tell(story, limit=1)
 
@@ -488,7 +488,7 @@ def test_many_come_and_go(tell: Tell) -> None:
         outcomes = await asyncio.wait_for(_gather(*tasks), 10)
         for number, outcome in enumerate(outcomes):
             if number % 3:
-                assert isinstance(outcome, Answer), (number, outcome)
+                assert isinstance(outcome, HttpResponse), (number, outcome)
                 assert outcome.body == b"ok"
         # One more on each connection: by then every answer before it has come.
         await server.until(lambda: True)

@@ -20,7 +20,7 @@ def test_nothing_said_is_pixels_among_others(backend: ModuleType, text: str) -> 
 
 def test_what_is_said_is_read(backend: ModuleType) -> None:
     """All of it."""
-    assert backend.read_parameters('{"encoded_bytes":17,"lone":true}') == (17, True)
+    assert backend.read_parameters('{"encoded_bytes":17,"uncontended":true}') == (17, True)
 
 
 def test_another_number_is_refused(backend: ModuleType) -> None:

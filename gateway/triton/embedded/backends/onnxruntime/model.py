@@ -33,7 +33,7 @@ from load_checks import check_config, graph_tensors
 from onnxruntime import OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from parameters import read_parameters
-from session import Session, open_lone_session, open_session, run_options
+from session import Session, open_latency_session, open_session, run_options
 
 INSTANCES_DIR = "GATEWAY_TRITON_INSTANCES_DIR"
 SERVER = "tritonserver"
@@ -62,21 +62,21 @@ class TritonPythonModel:
             check_config(config, inputs=inputs, overridable=overridable, outputs=outputs)
             options = run_options(config)
             self._session = Session(session, options)
-            lone = open_lone_session(path, config, kind=kind)
-            self._lone = None if lone is None else Session(lone, options)
+            latency = open_latency_session(path, config, kind=kind)
+            self._latency_session = None if latency is None else Session(latency, options)
         except BaseException:
             self._withdraw()
             raise
         self._inputs = [io["name"] for io in config["input"]]
         self._batches = int(config.get("max_batch_size", 0)) > 0
-        self._warm = self._lone is None
+        self._warm = self._latency_session is None
         # The libraries' objects live as long as this process: no collection need look at them.
         gc.collect()
         gc.freeze()
 
     def execute(self, requests):
         """Answer every request, in order; one that fails has an error of its own."""
-        responses, feeds, lone = [None] * len(requests), {}, False
+        responses, feeds, uncontended = [None] * len(requests), {}, False
         for index, request in enumerate(requests):
             try:
                 said = read_parameters(request.parameters())
@@ -85,11 +85,12 @@ class TritonPythonModel:
                 error = pb.TritonError(f"{NOT_DECODED}: {reason}", pb.TritonError.INVALID_ARG)
                 responses[index] = pb.InferenceResponse(error=error)
             else:
-                lone = said.lone and len(requests) == 1
+                uncontended = said.uncontended and len(requests) == 1
         for members in self._groups(feeds):
             names = [requests[index].requested_output_names() for index in members]
             wanted = names[0] if len(names) == 1 else sorted(set().union(*names))
-            answers = self._run_group(wanted, [feeds[index] for index in members], lone=lone)
+            group = [feeds[index] for index in members]
+            answers = self._run_group(wanted, group, uncontended=uncontended)
             for index, requested, answer in zip(members, names, answers, strict=True):
                 responses[index] = _response(requested, answer)
         return responses
@@ -122,10 +123,10 @@ class TritonPythonModel:
             groups.setdefault(key, []).append(index)
         return list(groups.values())
 
-    def _run_group(self, wanted, feeds, *, lone):
+    def _run_group(self, wanted, feeds, *, uncontended):
         """Run `feeds` as one batch; return for each its {output: OrtValue}, or the TritonError."""
         if len(feeds) == 1:
-            return [self._run(wanted, feeds[0], lone=lone)]
+            return [self._run(wanted, feeds[0], uncontended=uncontended)]
         merged = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
         answer = self._run(wanted, merged)
         if isinstance(answer, pb.TritonError):
@@ -143,12 +144,13 @@ class TritonPythonModel:
             for start, stop in pairwise(bounds)
         ]
 
-    def _run(self, wanted, feed, *, lone=False):
+    def _run(self, wanted, feed, *, uncontended=False):
         if not self._warm:
             # The first request, which is Triton's warm-up, warms both.
             self._warm = True
-            self._run(wanted, feed, lone=True)
-        session = self._lone if lone and self._lone is not None else self._session
+            self._run(wanted, feed, uncontended=True)
+        latency = self._latency_session if uncontended else None
+        session = latency or self._session
         try:
             return session.run(wanted, feed)
         except ort_errors.InvalidArgument as error:

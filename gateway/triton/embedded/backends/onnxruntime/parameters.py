@@ -1,9 +1,9 @@
 """
 What a request says beside its tensors: the parameters that the gateway sends along.
 
-encoded_bytes: the request carries a JPEG in place of the pixels of an input. So many of the input's
-    first bytes are then the file; it is filled up to whole pixels.
-lone: it was the only one that its sender had under way: it may have all of the machine.
+encoded_bytes: the request carries a JPEG in place of an input's pixels. So many of the input's
+    first bytes are the file; the rest fills it up to whole pixels.
+uncontended: its sender had no other request under way: it may have the whole machine.
 
 Source: Triton, "Parameters Extension"; python_backend README (InferenceRequest.parameters).
 """
@@ -21,7 +21,7 @@ class Parameters(NamedTuple):
     """`encoded_bytes`: 0 for a request that carries pixels."""
 
     encoded_bytes: int = 0
-    lone: bool = False
+    uncontended: bool = False
 
 
 _NONE = Parameters()
@@ -37,4 +37,4 @@ def read_parameters(parameters: str) -> Parameters:
     if not parameters:
         return _NONE
     said = _read(parameters)[0]
-    return Parameters(int(said.get("encoded_bytes", 0)), bool(said.get("lone", False)))
+    return Parameters(int(said.get("encoded_bytes", 0)), bool(said.get("uncontended", False)))

@@ -5,7 +5,7 @@ level, execution accelerators, and the kind of the instance.
 The keys and their values are those of Triton's C++ onnxruntime backend; unknown keys of
 `parameters` are ignored there, so they are here. Two keys are ours:
 `session.intra_op.allow_spinning` (0 or 1), passed on to onnxruntime, because idle threads that spin
-cost a small server a core; and `lone.intra_op_thread_count`, see `open_lone_session`.
+cost a small server a core; and `latency.intra_op_thread_count`, see `open_latency_session`.
 
 Source: triton-inference-server/onnxruntime_backend README ("Model Config Options") and
 `src/onnxruntime.cc`, release 24.10.
@@ -41,7 +41,9 @@ CUDA_OPTIONS = (
 SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 SPINNING = "session.intra_op.allow_spinning"
 THREADS = "intra_op_thread_count"
-LONE_THREADS = "lone.intra_op_thread_count"
+LATENCY_THREADS = "latency.intra_op_thread_count"
+# Its name in repositories of version 0.1.
+_FORMER_LATENCY_THREADS = "lone.intra_op_thread_count"
 _HOST = ort.OrtDevice.make("cpu", 0)._get_c_device()  # noqa: SLF001 - as OrtValue does
 
 
@@ -99,20 +101,24 @@ def open_session(
     return ort.InferenceSession(path, session_options(config), providers=providers)
 
 
-def open_lone_session(
+def open_latency_session(
     path: Path, config: Mapping[str, Any], *, kind: str
 ) -> ort.InferenceSession | None:
     """
     Open the graph a second time, with more threads, for requests that have the machine to
-    themselves; None if that is not wished, or would be the same, or it runs on a GPU.
+    themselves. (OpenVINO calls the two ways to run a model LATENCY and THROUGHPUT.)
+
+    Returns:
+        None if it is not asked for, would be the same, or runs on a GPU.
 
     Raises:
         ConfigMismatch: A parameter with a bad value.
     """
     parameters = _parameters(config)
-    if LONE_THREADS not in parameters or kind == "GPU":
+    key = LATENCY_THREADS if LATENCY_THREADS in parameters else _FORMER_LATENCY_THREADS
+    if key not in parameters or kind == "GPU":
         return None
-    options, threads = session_options(config), _integer(parameters, LONE_THREADS)
+    options, threads = session_options(config), _integer(parameters, key)
     if options.intra_op_num_threads == 0 or threads <= options.intra_op_num_threads:
         return None
     options.intra_op_num_threads = threads

@@ -1,0 +1,112 @@
+"""
+From the bytes of an image to the input of a version: in a worker thread, into the memory of the
+replica that will be asked, or left to Triton altogether.
+"""
+
+import asyncio
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from gateway.converter.signature import takes_raw_pixels
+from gateway.inference.images.decoding import (
+    ImageLimits,
+    check_area,
+    decode_image,
+    decodes_at_once,
+    jpeg_size,
+)
+from gateway.inference.images.tensors import to_tensor
+from gateway.inference.request import ImageRequest
+from gateway.registry.versions import ModelVersion
+from gateway.triton.shared_memory import Region
+from gateway.triton.tensor import Canvas, InputTensor
+
+
+class Decoder:
+    """Decodes images. Lives as long as the app."""
+
+    def __init__(self, limits: ImageLimits, *, threads: int, leave_to_triton: bool) -> None:
+        """
+        Args:
+            limits: Largest accepted image.
+            threads: How many images are decoded at once.
+            leave_to_triton: Send a JPEG as it came where a replica decodes it.
+        """
+        self._limits = limits
+        self._leave_to_triton = leave_to_triton
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def undecoded(self, request: ImageRequest) -> InputTensor | None:
+        """
+        Make an input that carries the image as it came, for a replica that decodes.
+
+        Returns:
+            None if the image is no JPEG, or the version takes something else than raw pixels of
+            any size: decode it then.
+
+        Raises:
+            ImageTooLarge: The header declares more pixels than the limit.
+        """
+        if not (self._leave_to_triton and _takes_pixels_of_any_size(request.chosen)):
+            return None
+        size = jpeg_size(request.encoded)
+        if size is None:
+            return None
+        check_area(*size, self._limits)
+        rank = len(request.chosen.signature.inputs[0].shape)
+        return InputTensor.carrying(request.encoded, [1, *size, 3][-rank:])
+
+    async def decode(self, request: ImageRequest, region: Region | None) -> InputTensor:
+        """
+        Decode the image into the input that the version takes; the caller releases it.
+
+        Args:
+            request: Its stages take note of the time, also of an image that is refused.
+            region: Shared memory to decode into, if there is any.
+
+        Raises:
+            ImageInvalid, ImageTooLarge, ImageMismatch, PreprocessingRequired: The image is at
+            fault.
+        """
+        began_s = time.perf_counter()
+        canvas, chosen = Canvas(region), request.chosen
+        try:
+            # A thread is not worth it for an image so small that the way there takes longer.
+            if chosen.preprocessing is None and decodes_at_once(request.encoded):
+                return self._draw(canvas, request.encoded, chosen)
+            drawing = self._threads.submit(self._draw, canvas, request.encoded, chosen)
+            try:
+                return await asyncio.wrap_future(drawing)
+            except asyncio.CancelledError:
+                # The thread goes on; nobody will ask for what it draws.
+                drawing.add_done_callback(_release)
+                raise
+        finally:
+            request.stages.decode_s = time.perf_counter() - began_s
+
+    def _draw(self, canvas: Canvas, encoded: bytes, chosen: ModelVersion) -> InputTensor:
+        try:
+            pixels = decode_image(encoded, self._limits, canvas.allocate)
+            wanted = chosen.signature.inputs[0]
+            return canvas.tensor(to_tensor(pixels, wanted, chosen.preprocessing))
+        finally:
+            canvas.release()
+
+
+def _takes_pixels_of_any_size(chosen: ModelVersion) -> bool:
+    wanted = chosen.signature.inputs[0]
+    return (
+        chosen.preprocessing is None
+        and wanted.dtype == "UINT8"
+        and takes_raw_pixels(wanted)
+        and wanted.shape[-3:-1] == (None, None)
+    )
+
+
+def _release(drawing: Future[InputTensor]) -> None:
+    if not drawing.cancelled() and drawing.exception() is None:
+        drawing.result().release()

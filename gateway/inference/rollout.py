@@ -1,0 +1,137 @@
+"""
+The answer while a rollout goes on: by the version that the rollout says, or by the champion if the
+challenger fails. The caller notices nothing but the time.
+
+Both versions are given decoded pixels: a rollout compares what they make of the same ones.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.errors import GatewayError, ModelNotLoaded, RequestError
+from gateway.inference.images.decoder import Decoder
+from gateway.inference.infer import decode_and_infer, infer
+from gateway.inference.request import ImageRequest, Prediction
+from gateway.inference.triton_errors import error_of
+from gateway.registry.versions import Catalog, ModelVersion
+from gateway.rollouts.live.mirror import Copy, Reply
+from gateway.rollouts.live.trials import Outcome, Trials
+from gateway.rollouts.state.traffic import Trial
+from gateway.triton.errors import TritonNotReady
+from gateway.triton.replicas import ReplicaSet
+from gateway.triton.tensor import InputTensor
+
+
+class RolloutAnswers:
+    """Answers requests that take part in a rollout."""
+
+    def __init__(
+        self,
+        catalog: Callable[[], Catalog],
+        replicas: ReplicaSet,
+        decoder: Decoder,
+        trials: Trials,
+        *,
+        challenger_timeout_s: float,
+    ) -> None:
+        self._catalog = catalog
+        self._replicas = replicas
+        self._decoder = decoder
+        self._trials = trials
+        self._challenger_timeout_s = challenger_timeout_s
+
+    async def predict(self, trial: Trial, request: ImageRequest) -> Prediction:
+        """
+        Answer one request.
+
+        Args:
+            trial: What the rollout asks of it.
+            request: For the champion.
+
+        Raises:
+            GatewayError, TritonNotReady: The champion failed too, or the image is at fault.
+        """
+        if trial.version != trial.challenger:
+            return await self._by_champion(trial, request)
+        try:
+            challenger = self._catalog().model(trial.model).version(trial.challenger)
+            async with asyncio.timeout(self._challenger_timeout_s):
+                prediction = await self._ask(request.to(challenger))
+        except (GatewayError, TritonNotReady, TimeoutError):
+            prediction = await self._ask(request)
+            # The champion took the request: the challenger is at fault, not the caller.
+            self._trials.observe(trial, Outcome(request.request_id, request.encoded))
+        else:
+            self._trials.observe(trial, _outcome(request, prediction))
+        return prediction
+
+    async def ask_challenger(self, copy: Copy) -> Reply:
+        """
+        Send a copy of an answered request to the challenger of its rollout.
+
+        Raises:
+            GatewayError: The challenger did not answer with finite scores.
+        """
+        trial = copy.trial
+        versions = self._catalog().model(trial.model).versions
+        champion, challenger = versions.get(trial.champion), versions.get(trial.challenger)
+        if challenger is None:
+            raise ModelNotLoaded(trial.model)
+        request, given = ImageRequest(challenger, copy.encoded, copy.request_id), None
+        if isinstance(copy.tensor, InputTensor) and champion and _same_input(champion, challenger):
+            given = copy.tensor
+        near = None if given is None else given.region
+        try:
+            with self._replicas.lease(request.served, near=near) as lease:
+                if given is None:
+                    prediction = await decode_and_infer(request, lease, self._decoder)
+                else:
+                    prediction = await infer(request, lease, given)
+        except TritonNotReady as error:
+            raise error_of(error, challenger) from error
+        return Reply(prediction.scores, request.stages.infer_s)
+
+    async def _ask(self, request: ImageRequest) -> Prediction:
+        with self._replicas.lease(request.served) as lease:
+            return await decode_and_infer(request, lease, self._decoder)
+
+    async def _by_champion(self, trial: Trial, request: ImageRequest) -> Prediction:
+        tensor = None
+        try:
+            with self._replicas.lease(request.served) as lease:
+                tensor = await self._decoder.decode(request, lease.region)
+                prediction = await infer(request, lease, tensor)
+            self._trials.observe(trial, _outcome(request, prediction, tensor))
+        except RequestError:
+            # The caller is at fault.
+            raise
+        except (GatewayError, TritonNotReady):
+            self._trials.observe(trial, Outcome(request.request_id, request.encoded, tensor))
+            raise
+        else:
+            return prediction
+        finally:
+            if tensor is not None:
+                tensor.release()
+
+
+def _same_input(one: ModelVersion, other: ModelVersion) -> bool:
+    """Whether two versions make the same tensor of an image."""
+    given, wanted = one.signature.inputs[0], other.signature.inputs[0]
+    return (
+        one.preprocessing == other.preprocessing
+        and given.dtype == wanted.dtype
+        and len(given.shape) == len(wanted.shape)
+    )
+
+
+def _outcome(
+    request: ImageRequest, prediction: Prediction, tensor: InputTensor | None = None
+) -> Outcome:
+    return Outcome(
+        request.request_id,
+        request.encoded,
+        tensor,
+        prediction.scores,
+        prediction.stages.infer_s,
+    )
