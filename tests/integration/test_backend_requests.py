@@ -13,6 +13,8 @@ from tests.running_triton import RunningTriton, matrix_products, matrix_products
 
 ONE = np.ones(1, np.float32)
 SIDE = 768
+# What the parameter was called in version 0.1.
+FORMER = "lone__intra_op_thread_count"
 
 
 def _helpers_s(model: str) -> float:
@@ -27,21 +29,22 @@ def _helpers_s(model: str) -> float:
     return sum(int(run.read_text().split()[0]) for run in runs) / 1e9
 
 
-async def test_an_uncontended_request_has_more_threads(triton: RunningTriton) -> None:
-    """One that is said to be alone is worked on by the second session's threads, others are not."""
-    triton.add("alone", matrix_products(8, SIDE))
-    await triton.load(
-        "alone", matrix_products_config(intra_op_thread_count=1, latency__intra_op_thread_count=2)
-    )
-    await triton.infer("alone", {"x": ONE})  # the first request warms both
+@pytest.mark.parametrize("parameter", ["latency__intra_op_thread_count", FORMER])
+async def test_an_uncontended_request_has_more_threads(
+    triton: RunningTriton, parameter: str
+) -> None:
+    """The second session's threads work on a request that is alone, under either name, no other."""
+    name = parameter.partition("__")[0]
+    triton.add(name, matrix_products(8, SIDE))
+    await triton.load(name, matrix_products_config(intra_op_thread_count=1, **{parameter: 2}))
+    await triton.infer(name, {"x": ONE})  # the first request warms both
     answers, took_s = {}, {}
     for alone in (False, True):
-        before_s = _helpers_s("alone")
+        before_s = _helpers_s(name)
         for _ in range(5):
-            answers[alone] = (
-                await triton.infer("alone", {"x": ONE}, parameters={"uncontended": alone})
-            )["y"]
-        took_s[alone] = _helpers_s("alone") - before_s
+            answer = await triton.infer(name, {"x": ONE}, parameters={"uncontended": alone})
+            answers[alone] = answer["y"]
+        took_s[alone] = _helpers_s(name) - before_s
     assert took_s[True] > 5 * took_s[False]
     np.testing.assert_array_equal(answers[True], answers[False])
 
