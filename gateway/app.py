@@ -9,6 +9,7 @@ from fastapi_offline import FastAPIOffline
 
 from gateway.api import errors
 from gateway.api.middleware.body_limit import BodyLimitErrors
+from gateway.api.middleware.door import Door
 from gateway.api.middleware.metering import Metering
 from gateway.api.middleware.request_context import RequestContext
 from gateway.api.middleware.tracing import Tracing
@@ -22,6 +23,7 @@ from gateway.api.rest import (
     rollouts,
     serving,
 )
+from gateway.api.rules import Rulebook, routes_of
 from gateway.services import open_services
 from gateway.settings import Settings
 from gateway.telemetry.tracing import open_tracing
@@ -74,6 +76,7 @@ def create_app(settings: Settings, *, demo: bool = False, parent: Parent | None 
         app.include_router(router, max_body_size=settings.max_body_bytes)
     errors.install(app)
     app.add_middleware(BodyLimitErrors)
+    app.add_middleware(Door, rulebook=Rulebook(routes_of(app)))
     if parent is not None:
         app.add_middleware(WorkerAnswers, number=parent.number)
     app.add_middleware(RequestContext)

@@ -18,6 +18,7 @@ maps a class to a status.
     │   ├── UploadInvalid       upload_invalid
     │   ├── RolloutInvalid      rollout_invalid
     │   ├── FeedbackInvalid     feedback_invalid
+    │   ├── KeyInvalid          key_invalid
     │   ├── EvaluationSetInvalid   evaluation_set_invalid
     │   └── MetricsQueryInvalid    metrics_query_invalid
     ├── NotFound
@@ -27,7 +28,8 @@ maps a class to a status.
     │   ├── RolloutNotFound     rollout_not_found
     │   ├── AnswerNotFound      answer_not_found
     │   ├── SampleNotFound      sample_not_found
-    │   └── EvaluationNotFound  evaluation_not_found
+    │   ├── EvaluationNotFound  evaluation_not_found
+    │   └── KeyNotFound         key_not_found
     ├── Conflict                the state of the server forbids it
     │   ├── ModelNotLoaded      model_not_loaded
     │   ├── NameConflict        name_conflict
@@ -39,8 +41,16 @@ maps a class to a status.
     │   ├── RolloutInProgress   rollout_in_progress
     │   ├── EvaluationPending   evaluation_pending
     │   ├── EvaluationFailed    evaluation_failed
-    │   └── ArtifactCorrupt     artifact_corrupt
+    │   ├── ArtifactCorrupt     artifact_corrupt
+    │   ├── KeyExists           key_exists
+    │   └── LastAdminKey        last_admin_key
+    ├── Unauthenticated         unauthenticated       no key, or one that is not in force
+    ├── Forbidden               forbidden             the key does not allow it
+    │   └── CrossSite           cross_site
+    ├── HostRefused             host_not_allowed
+    ├── MediaTypeUnsupported    media_type_unsupported
     ├── Overloaded              overloaded            (retry later)
+    │   └── RateLimited         rate_limited
     ├── Unavailable             (retry later)
     │   ├── TritonUnavailable   triton_unavailable
     │   ├── StoreUnavailable    store_unavailable
@@ -57,6 +67,8 @@ maps a class to a status.
 
 `code` is stable and part of the contract; the text is for people. No path of the machine and
 nothing of Triton's inside goes into the text.
+
+The classes about keys and callers stand in `access_errors.py`.
 """
 
 from typing import ClassVar

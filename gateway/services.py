@@ -7,9 +7,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
+from gateway.access.keyring import Keyring
+from gateway.access_opening import open_keyring, warn_while_open
 from gateway.background import run_in_background
 from gateway.control import Folder, open_control, open_registry, open_store, shared_bytes
 from gateway.errors import StoreUnavailable
@@ -64,6 +67,7 @@ class Services:
     aliases: Aliases
     metrics: Metrics
     siblings: Siblings
+    keyring: Keyring
 
     async def ready(self) -> dict[str, Check]:
         """Check that a request would be answered: not stopping, a replica, the database."""
@@ -139,6 +143,7 @@ async def open_services(
 
     Raises:
         StoreUnavailable: The database cannot be opened.
+        NotSafe: Others could do everything here; the text says how to go on.
         EmbeddedError: The embedded Triton cannot run here; the text says how to mend it.
         TritonUrlInvalid: TRITON_URLS cannot be read.
     """
@@ -147,6 +152,7 @@ async def open_services(
         repository = settings.model_repository.resolve()
         database = await stack.enter_async_context(open_store(settings))
         registry = await open_registry(settings, database)
+        keyring = await open_keyring(settings, database, registry)
         registration = await stack.enter_async_context(
             open_registration(
                 settings, repository, database, registry, places=parent.places if parent else None
@@ -196,6 +202,8 @@ async def open_services(
         )
         for work in metrics.background(alone=parent is None):
             run_in_background(stack, work)
+        if parent is None:
+            run_in_background(stack, partial(warn_while_open, settings, keyring))
         if parent is not None:
             parent.attach(
                 Counting(
@@ -220,4 +228,5 @@ async def open_services(
             metrics=metrics,
             aliases=Aliases(registry, registration.store, lifecycle),
             siblings=siblings,
+            keyring=keyring,
         )

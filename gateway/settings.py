@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -24,6 +24,30 @@ class Settings(BaseSettings):
     host: str = Field(
         "127.0.0.1", description="Address to listen on. 0.0.0.0 opens it to the network."
     )
+    insecure: bool = Field(
+        False,
+        description=(
+            "Serve also an address that others can reach without any key: whoever reaches it may "
+            "do everything."
+        ),
+    )
+    gateway_admin_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Key of the first admin, 16 characters or more. With it the gateway is closed.",
+    )
+    gateway_admin_key_file: Path | None = Field(
+        None, description="A file that holds GATEWAY_ADMIN_KEY."
+    )
+    keys_secret: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description=(
+            "Secret of the hashes that are stored of keys; the same for all gateways of a "
+            "database. Default: made once, in DATA_DIR."
+        ),
+    )
+    keys_secret_file: Path | None = Field(None, description="A file that holds KEYS_SECRET.")
     port: int = Field(3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     workers: int = Field(
         1,

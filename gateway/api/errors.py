@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway import errors
+from gateway import access_errors, errors
 from gateway.api.middleware.request_context import request_id_of
 from gateway.telemetry.observation import observation_of
 
@@ -26,6 +26,10 @@ STATUS_OF: Mapping[type[errors.GatewayError], int] = {
     errors.BodyTooLarge: 413,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    access_errors.Unauthenticated: 401,
+    access_errors.Forbidden: 403,
+    access_errors.HostRefused: 421,
+    access_errors.MediaTypeUnsupported: 415,
     errors.Overloaded: 429,
     errors.Unavailable: 503,
     errors.UpstreamFailed: 502,
@@ -75,6 +79,8 @@ async def gateway_error(request: Request, error: Exception) -> JSONResponse:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     level = log.warning if status >= 500 else log.info
     level(
         "request_failed",

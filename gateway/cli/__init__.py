@@ -49,12 +49,18 @@ def serve_command(
     workers: Annotated[
         int | None, typer.Option(help="Processes that serve requests. Default: WORKERS.")
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Serve everybody, also on an address that others can reach."
+        ),
+    ] = False,
 ) -> None:
     """Serve the REST interface; starts an embedded Triton unless TRITON_URLS is set."""
     _keep_grpc_quiet()
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
-    serving.run_server(demo=demo, workers=workers)
+    serving.run_server(demo=demo, workers=workers, insecure=insecure)
 
 
 @app.command("worker", hidden=True)

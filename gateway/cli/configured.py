@@ -15,7 +15,8 @@ def read_settings(**given: int) -> Settings:
     except ValidationError as error:
         problem = error.errors()[0]
         name = "_".join(str(part) for part in problem["loc"]).upper()
-        fail(f"{name}: {problem['msg']} (got {problem['input']!r})")
+        secret = name.endswith(("_KEY", "_SECRET"))
+        fail(f"{name}: {problem['msg']}" + ("" if secret else f" (got {problem['input']!r})"))
 
 
 def fail(message: str) -> NoReturn:

@@ -12,6 +12,7 @@ import structlog
 import uvloop
 from rich.console import Console
 
+from gateway.access_opening import NotSafe
 from gateway.allocator import keep_large_buffers
 from gateway.app import create_app
 from gateway.cli.configured import fail, read_settings
@@ -32,9 +33,10 @@ log = structlog.get_logger(__name__)
 _DEMO_IMAGE = Path(__file__).parents[2] / "tools/demo/digits/sample-7.png"
 
 
-def run_server(*, demo: bool, workers: int | None = None) -> None:
+def run_server(*, demo: bool, workers: int | None = None, insecure: bool = False) -> None:
     """Serve until a signal ends it; a start that fails is one line and exit code 1."""
-    settings = read_settings() if workers is None else read_settings(workers=workers)
+    given: dict[str, int] = {} if workers is None else {"workers": workers}
+    settings = read_settings(**given, **({"insecure": True} if insecure else {}))
     configure_logging(settings.log_level, settings.log_format)
     keep_large_buffers()
     try:
@@ -63,7 +65,7 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serving)
-    except (EmbeddedError, TritonUrlInvalid, StoreUnavailable, WorkersFailed) as error:
+    except (EmbeddedError, NotSafe, TritonUrlInvalid, StoreUnavailable, WorkersFailed) as error:
         fail(str(error) if error.__cause__ is None else f"{error} {error.__cause__}")
 
 

@@ -7,7 +7,7 @@ so that requests go on.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -28,10 +28,15 @@ class Registry:
         self._hidden_sources = hidden_sources
         self._refreshing = asyncio.Lock()
         self._listeners: list[Callable[[Catalog], None]] = []
+        self._alongside: list[Callable[[], Awaitable[None]]] = []
 
     def on_change(self, listener: Callable[[Catalog], None]) -> None:
         """Call `listener` with each new catalog, right after it came into force."""
         self._listeners.append(listener)
+
+    def read_alongside(self, read: Callable[[], Awaitable[None]]) -> None:
+        """Call `read` before each new catalog: for what changes under the same generation."""
+        self._alongside.append(read)
 
     async def refresh(self) -> Catalog:
         """
@@ -43,6 +48,8 @@ class Registry:
         async with self._refreshing:
             if await self.store.generation() != self.catalog.generation:
                 rows = await self.store.read_all()
+                for read in self._alongside:
+                    await read()
                 self.catalog = build_catalog(rows, hidden_sources=self._hidden_sources)
                 for listener in self._listeners:
                     listener(self.catalog)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import delete, insert, select
@@ -14,6 +14,8 @@ from gateway.store.rollout_tables import AccuracyRow, AnsweredRow, RolloutRow
 
 # Below the number of parameters that SQLite takes in one statement.
 _AT_ONCE = 5_000
+Sees = Callable[[str], bool]
+"""Whether a model exists for a caller."""
 Told = tuple[str, int, bool]
 """Feedback on one answer: the model, the version, and whether the answer was wrong."""
 
@@ -56,28 +58,30 @@ class FeedbackStore:
                 await session.execute(delete(AnsweredRow).where(AnsweredRow.request_id.in_(ids)))
                 await session.execute(insert(AnsweredRow), batch)
 
-    async def claim(self, request_id: str, category: int) -> tuple[Answered, bool] | None:
+    async def claim(
+        self, request_id: str, category: int, sees: Sees = lambda _: True
+    ) -> tuple[Answered, bool] | None:
         """
-        Find an answer, mark it as judged, and count it for its version's accuracy if it was not.
-        Calls that come together share a transaction.
+        Find an answer of a model that the caller sees, mark it as judged, and count it for its
+        version's accuracy if it was not. Calls that come together share a transaction.
 
         Returns:
             The answer, and whether this was the first time; None if there is none.
         """
-        return await self._claims.add((request_id, category))
+        return await self._claims.add((request_id, category, sees))
 
     async def add(self, model: str, version: int, *, wrong: bool) -> None:
         """Count feedback on a version. Calls that come together share a transaction."""
         await self._additions.add((model, version, wrong))
 
     async def _claim_all(
-        self, claims: Sequence[tuple[str, int]]
+        self, claims: Sequence[tuple[str, int, Sees]]
     ) -> Sequence[tuple[Answered, bool] | None]:
         async with self._database.write() as session:
             # Locked in one order, so that two gateways never wait for each other.
             query = (
                 select(AnsweredRow)
-                .where(AnsweredRow.request_id.in_({request_id for request_id, _ in claims}))
+                .where(AnsweredRow.request_id.in_({request_id for request_id, *_ in claims}))
                 .order_by(AnsweredRow.request_id)
                 .with_for_update()
             )
@@ -85,8 +89,9 @@ class FeedbackStore:
             challengers = await _challengers(session, {row.rollout for row in rows.values()})
             told: list[Told] = []
             found: list[tuple[Answered, bool] | None] = []
-            for request_id, category in claims:
-                if (row := rows.get(request_id)) is None:
+            for request_id, category, sees in claims:
+                row = rows.get(request_id)
+                if row is None or not sees(row.model):
                     found.append(None)
                     continue
                 first, row.labelled = not row.labelled, True

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from gateway.access_opening import open_keyring, warn_while_open
 from gateway.app import create_app
 from gateway.background import log_fault, run_in_background
 from gateway.control import Control, open_control, open_registry, open_store
@@ -124,6 +125,8 @@ async def _open_parent(settings: Settings, hub: Hub, *, demo: bool) -> AsyncIter
         repository = settings.model_repository.resolve()
         database: Database = await stack.enter_async_context(open_store(settings))
         registry = await open_registry(settings, database, partial(_Announced, hub))
+        keyring = await open_keyring(settings, database, registry)
+        run_in_background(stack, partial(warn_while_open, settings, keyring))
         # It registers nothing: this settles what a crash left half done.
         await stack.enter_async_context(open_registration(settings, repository, database, registry))
         control: Control = await stack.enter_async_context(

@@ -19,6 +19,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.types import Scope
 
+from gateway.access.callers import ANYBODY, Caller
+from gateway.access.roles import Role
+from gateway.api.callers import shown_key
 from gateway.api.errors import gateway_error, unforeseen
 from gateway.api.middleware.request_context import name_request
 from gateway.api.rest.base64_image import decode_base64
@@ -62,7 +65,8 @@ class FastRuns:
     def model_of(self, url: bytes, headers: Headers) -> str | None:
         """Name the model that a POST asks; None if its head says that it is no plain run."""
         path = _PATH.fullmatch(url)
-        if path is None or self._app.state.tracer is not None:
+        caller = None if path is None else self._caller(path[1].decode(), headers)
+        if path is None or caller is None or self._app.state.tracer is not None:
             # A traced request has a span around all of it: the app's middleware.
             return None
         length = -1
@@ -76,6 +80,18 @@ class FastRuns:
                 # A body of unknown length is limited while it is read: by the app.
                 return None
         return path[1].decode() if 0 <= length <= self._max_body_bytes else None
+
+    def _caller(self, model: str, headers: Headers) -> Caller | None:
+        """Tell who may ask the model; None if nobody may: the app says why."""
+        services: Services = self._app.state.services
+        if services.keyring.open:
+            return ANYBODY
+        try:
+            caller = services.keyring.caller(shown_key(headers), time.time())
+            caller.require(Role.INFER)
+        except GatewayError:
+            return None
+        return caller if caller.sees(model) else None
 
     @staticmethod
     def image_of(body: bytes) -> bytes | None:

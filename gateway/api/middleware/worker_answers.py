@@ -29,7 +29,8 @@ class WorkerAnswers:
         async def send_known(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["X-Gateway-Worker"] = self._number
-                if changes:
+                # Who was not let in has changed nothing.
+                if changes and "caller" in scope["state"]:
                     services: Services = scope["app"].state.services
                     await services.siblings.caught_up()
             await send(message)

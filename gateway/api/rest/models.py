@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Response
 from pydantic import BaseModel, Field
 
+from gateway.api.callers import Actor, CallerOf
 from gateway.api.rest.dependencies import ServicesOf
-from gateway.api.rest.parameters import CALLER, PathName, error_responses, read_version
+from gateway.api.rest.parameters import PathName, error_responses, read_version
 from gateway.api.rest.registration import TensorResponse, tensors_of
 from gateway.errors import UploadInvalid
 from gateway.registry.versions import Model, ModelVersion
@@ -112,10 +113,10 @@ class AliasResponse(BaseModel):
 
 
 @router.get("", summary="Show every model")
-async def show_models(services: ServicesOf) -> list[ModelResponse]:
+async def show_models(services: ServicesOf, caller: CallerOf) -> list[ModelResponse]:
     """Show all models: versions, aliases, what is loaded where."""
     models = services.registry.catalog.models
-    return [_model(services, models[name]) for name in sorted(models)]
+    return [_model(services, models[name]) for name in sorted(models) if caller.sees(name)]
 
 
 @router.get("/{name}", summary="Show a model", responses=error_responses(404))
@@ -125,10 +126,10 @@ async def show_model(services: ServicesOf, name: PathName) -> ModelResponse:
 
 
 @router.delete("/{name}", summary="Delete a model", responses=error_responses(404, 409, 503))
-async def delete_model(services: ServicesOf, name: PathName) -> DeletedResponse:
+async def delete_model(services: ServicesOf, actor: Actor, name: PathName) -> DeletedResponse:
     """Delete a model with all its versions. Refused while an alias or a load holds one of them."""
     versions = sorted(services.registry.catalog.model(name).versions)
-    await services.registration.remove(name, versions, whole=True, actor=CALLER)
+    await services.registration.remove(name, versions, whole=True, actor=actor)
     return DeletedResponse(message="Model deleted", name=name, versions=versions)
 
 
@@ -161,12 +162,12 @@ async def show_version(
     responses=error_responses(404, 409, 422, 503),
 )
 async def delete_version(
-    services: ServicesOf, name: PathName, version: PathVersion
+    services: ServicesOf, actor: Actor, name: PathName, version: PathVersion
 ) -> DeletedResponse:
     """Delete a version. Refused while an alias or a load holds it. The number is not used again."""
     model = services.registry.catalog.model(name)
     number = model.version(_number(version)).version
-    await services.registration.remove(name, [number], whole=len(model.versions) == 1, actor=CALLER)
+    await services.registration.remove(name, [number], whole=len(model.versions) == 1, actor=actor)
     return DeletedResponse(message="Version deleted", name=name, versions=[number])
 
 
@@ -177,6 +178,7 @@ async def delete_version(
 )
 async def move_alias(
     services: ServicesOf,
+    actor: Actor,
     response: Response,
     name: PathName,
     alias: PathAlias,
@@ -189,7 +191,7 @@ async def move_alias(
     """
     expected = body.generation if if_match is None else _generation(if_match)
     generation = await services.aliases.move(
-        name, alias, body.version, expected=expected, actor=CALLER
+        name, alias, body.version, expected=expected, actor=actor
     )
     response.headers["ETag"] = f'"{generation}"'
     return AliasResponse(alias=alias, version=body.version, generation=generation)
@@ -202,11 +204,11 @@ async def move_alias(
     responses=error_responses(404, 409, 422, 503),
 )
 async def delete_alias(
-    services: ServicesOf, name: PathName, alias: PathAlias, if_match: IfMatch = None
+    services: ServicesOf, actor: Actor, name: PathName, alias: PathAlias, if_match: IfMatch = None
 ) -> None:
     """Delete an alias; the version stays."""
     expected = None if if_match is None else _generation(if_match)
-    await services.aliases.drop(name, alias, expected=expected, actor=CALLER)
+    await services.aliases.drop(name, alias, expected=expected, actor=actor)
 
 
 def _number(text: str) -> int:

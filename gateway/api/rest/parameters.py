@@ -7,7 +7,6 @@ from fastapi import Header, Path, Query
 from gateway.api.rest.schemas import ErrorResponse
 from gateway.errors import VersionInvalid
 
-CALLER = "api"
 _LARGEST_VERSION = 2**63 - 1
 
 Name = Annotated[str, Query(description="Name of a model.", examples=["digits"])]

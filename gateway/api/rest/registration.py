@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from gateway.api.callers import Actor
 from gateway.api.rest.dependencies import ServicesOf
-from gateway.api.rest.parameters import CALLER, error_responses
+from gateway.api.rest.parameters import error_responses
 from gateway.api.rest.uploads import FORM_OVERHEAD_BYTES, receive
 from gateway.converter.signature import TensorSignature
 from gateway.errors import LabelsInvalid, NameInvalid, UploadInvalid
@@ -97,6 +98,7 @@ def create_router(settings: Settings) -> APIRouter:
 
 async def register_model(
     services: ServicesOf,
+    actor: Actor,
     request: Request,
     name: Annotated[
         str | None, Query(description="Name of the model, new or not.", examples=["flowers"])
@@ -146,10 +148,10 @@ async def register_model(
             preprocessing=preprocessing or fields.get("preprocessing"),
             labels=read_labels(labels if labels is not None else fields.get("labels")),
             keep_graph=_keep_graph(keep_graph, fields.get("keep_graph"), services.settings),
-            actor=CALLER,
+            actor=actor,
         )
     if load:
-        await services.lifecycle.load(chosen, registered.version.version, actor=CALLER)
+        await services.lifecycle.load(chosen, registered.version.version, actor=actor)
     return _answer(registered, loaded=load)
 
 

@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.callers import Actor, CallerOf
 from gateway.api.rest.dependencies import ServicesOf
-from gateway.api.rest.parameters import CALLER, PathName, error_responses
+from gateway.api.rest.parameters import PathName, error_responses
 from gateway.errors import FeedbackInvalid, RolloutInvalid
 from gateway.inference.images.decoding import FORMATS
 from gateway.rollouts.control.commands import plan_or_invalid
@@ -182,11 +183,11 @@ _COMMAND_ERRORS = error_responses(404, 409, 502, 503, 504)
     responses=error_responses(404, 409, 422, 502, 503, 504),
 )
 async def create_rollout(
-    services: ServicesOf, name: PathName, body: RolloutRequest
+    services: ServicesOf, actor: Actor, name: PathName, body: RolloutRequest
 ) -> RolloutResponse:
     """Load a version and begin to try it. It gets traffic only once it is loaded everywhere."""
     plan = plan_or_invalid(lambda: _plan(body))
-    row = await services.rollouts.create(name, body.version, plan, gated=body.gate, actor=CALLER)
+    row = await services.rollouts.create(name, body.version, plan, gated=body.gate, actor=actor)
     return RolloutResponse(**_rollout(row))
 
 
@@ -219,36 +220,43 @@ async def show_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutDet
 
 
 @one.post("/promote", summary="Promote", responses=_COMMAND_ERRORS)
-async def promote_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutResponse:
+async def promote_rollout(
+    services: ServicesOf, actor: Actor, rollout: PathRollout
+) -> RolloutResponse:
     """Promote the challenger now, whatever the evidence. Of two promotions one gets 409."""
-    row = await services.rollouts.promote(rollout, actor=CALLER)
+    row = await services.rollouts.promote(rollout, actor=actor)
     return RolloutResponse(**_rollout(row))
 
 
 @one.post("/rollback", summary="Roll back", responses=_COMMAND_ERRORS)
 async def roll_back_rollout(
     services: ServicesOf,
+    actor: Actor,
     rollout: PathRollout,
     reason: Annotated[
         str, Query(max_length=500, description="Why, for the history.")
     ] = "Rolled back by a human.",
 ) -> RolloutResponse:
     """Give all traffic to the champion, at once."""
-    row = await services.rollouts.roll_back(rollout, reason=reason, actor=CALLER)
+    row = await services.rollouts.roll_back(rollout, reason=reason, actor=actor)
     return RolloutResponse(**_rollout(row))
 
 
 @one.post("/pause", summary="Pause", responses=_COMMAND_ERRORS)
-async def pause_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutResponse:
+async def pause_rollout(
+    services: ServicesOf, actor: Actor, rollout: PathRollout
+) -> RolloutResponse:
     """Hold the current step. It is still judged, and still rolled back if it fails."""
-    row = await services.rollouts.pause(rollout, actor=CALLER)
+    row = await services.rollouts.pause(rollout, actor=actor)
     return RolloutResponse(**_rollout(row))
 
 
 @one.post("/resume", summary="Resume", responses=_COMMAND_ERRORS)
-async def resume_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutResponse:
+async def resume_rollout(
+    services: ServicesOf, actor: Actor, rollout: PathRollout
+) -> RolloutResponse:
     """Go on after a pause or a wait."""
-    row = await services.rollouts.resume(rollout, actor=CALLER)
+    row = await services.rollouts.resume(rollout, actor=actor)
     return RolloutResponse(**_rollout(row))
 
 
@@ -306,11 +314,13 @@ async def show_sample_image(
 
 
 @router.post("/feedback", summary="Give feedback", responses=error_responses(404, 422, 503))
-async def give_feedback(services: ServicesOf, body: FeedbackRequest) -> FeedbackResponse:
+async def give_feedback(
+    services: ServicesOf, caller: CallerOf, body: FeedbackRequest
+) -> FeedbackResponse:
     """Tell the true class of an answered request: for live accuracy, and for rollouts."""
     if not re.fullmatch(r"[0-9]{1,9}", body.category):
         raise FeedbackInvalid('A category is a number as `run` writes it, for example "07".')
-    judged = await services.rollouts.judge(body.request_id, int(body.category))
+    judged = await services.rollouts.judge(body.request_id, int(body.category), sees=caller.sees)
     return FeedbackResponse(
         model=judged.model, version=judged.version, correct=judged.right, counted=judged.counted
     )

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request, Response
 from starlette.types import Scope
 
+from gateway.api.callers import Actor, CallerOf
 from gateway.api.middleware.request_context import request_id_of
 from gateway.api.rest.dependencies import ServicesOf, services_of
 from gateway.api.rest.parameters import (
-    CALLER,
     Alias,
     Name,
     PathName,
@@ -35,30 +35,34 @@ _CALLERS = (b"x-rollout-key", b"authorization", b"x-api-key")
 
 
 @router.get("/list", summary="List the models")
-async def list_models(services: ServicesOf) -> list[str]:
+async def list_models(services: ServicesOf, caller: CallerOf) -> list[str]:
     """Name every registered model, loaded or not."""
-    return services.registry.catalog.names()
+    return [name for name in services.registry.catalog.names() if caller.sees(name)]
 
 
 @router.post(
     "/load", summary="Load a model", responses=error_responses(404, 409, 422, 502, 503, 504)
 )
-async def load_model(services: ServicesOf, name: Name, version: Version = None) -> int:
+async def load_model(
+    services: ServicesOf, actor: Actor, name: Name, version: Version = None
+) -> int:
     """Load a model on every replica and wait until it is ready. Already loaded is fine too."""
     number = read_version(version)
     if services.models_folder is not None and name not in services.registry.catalog.models:
         # The file may have been put there a moment ago.
         await services.models_folder.sync()
-    await services.lifecycle.load(name, number, actor=CALLER)
+    await services.lifecycle.load(name, number, actor=actor)
     return 200
 
 
 @router.post(
     "/unload", summary="Unload a model", responses=error_responses(404, 409, 422, 503, 504)
 )
-async def unload_model(services: ServicesOf, name: Name, version: Version = None) -> int:
+async def unload_model(
+    services: ServicesOf, actor: Actor, name: Name, version: Version = None
+) -> int:
     """Unload a model from every replica. Requests that are under way finish."""
-    await services.lifecycle.unload(name, read_version(version), actor=CALLER)
+    await services.lifecycle.unload(name, read_version(version), actor=actor)
     return 200
 
 

@@ -240,9 +240,11 @@ class Rollouts:
             )
         return image
 
-    async def judge(self, request_id: str, category: int) -> Judged:
+    async def judge(
+        self, request_id: str, category: int, *, sees: Callable[[str], bool] = lambda _: True
+    ) -> Judged:
         """Take feedback; see `Recorder.judge`."""
-        return await self._recorder.judge(request_id, category)
+        return await self._recorder.judge(request_id, category, sees=sees)
 
     async def recall(self, request_id: str) -> tuple[str, int, int] | None:
         """Find an answer for another process of this gateway; see `Recorder.recall`."""

@@ -113,31 +113,37 @@ class Recorder:
         self._sampled[rollout] = self._sampled.get(rollout, 0) + 1
         self._samples.append(sample)
 
-    async def judge(self, request_id: str, category: int) -> Judged:
+    async def judge(
+        self, request_id: str, category: int, *, sees: Callable[[str], bool] = lambda _: True
+    ) -> Judged:
         """
         Take the true class of an answered request into account, once.
+
+        Args:
+            request_id: Of the request.
+            category: The true class.
+            sees: Whether a model exists for the caller; answers of others are not found.
 
         Raises:
             AnswerNotFound: No such request is remembered.
             StoreUnavailable: The store is away.
         """
-        if (recent := self._recent.pop(request_id, None)) is not None:
-            return await self._judge_recent(request_id, recent, category)
-        claimed = await self._feedback.claim(request_id, category)
+        if (recent := self._recent.get(request_id)) is not None:
+            return await self._judge_recent(request_id, recent, category, sees)
+        claimed = await self._feedback.claim(request_id, category, sees)
         if claimed is None:
             # It may be among the answers of the last second, which are not stored yet.
             await self.flush()
-            claimed = await self._feedback.claim(request_id, category)
+            claimed = await self._feedback.claim(request_id, category, sees)
         if claimed is None and self._elsewhere is not None:
             recent = await self._elsewhere(request_id)
             if recent is not None:
-                return await self._judge_recent(request_id, recent, category)
+                self._recent[request_id] = recent
+                return await self._judge_recent(request_id, recent, category, sees)
             # Whoever answered it has stored it by now.
-            claimed = await self._feedback.claim(request_id, category)
+            claimed = await self._feedback.claim(request_id, category, sees)
         if claimed is None:
-            raise AnswerNotFound(
-                f"No answer to a request {request_id} is remembered; send its X-Request-ID."
-            )
+            raise _unknown(request_id)
         answered, first = claimed
         if first:
             self._judge_trial(answered, category)
@@ -145,9 +151,16 @@ class Recorder:
         return Judged(answered.model, answered.version, right=right, counted=first)
 
     async def _judge_recent(
-        self, request_id: str, recent: tuple[str, int, int], category: int
+        self,
+        request_id: str,
+        recent: tuple[str, int, int],
+        category: int,
+        sees: Callable[[str], bool],
     ) -> Judged:
         model, version, answer = recent
+        if not sees(model):
+            raise _unknown(request_id)
+        self._recent.pop(request_id, None)
         try:
             await self._feedback.add(model, version, wrong=answer != category)
         except StoreUnavailable:
@@ -232,3 +245,9 @@ class Recorder:
                 await self.flush()
             except StoreUnavailable:
                 log.warning("observations_lost")
+
+
+def _unknown(request_id: str) -> AnswerNotFound:
+    return AnswerNotFound(
+        f"No answer to a request {request_id} is remembered; send its X-Request-ID."
+    )

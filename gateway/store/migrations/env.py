@@ -3,6 +3,7 @@
 from alembic import context
 
 from gateway.store import (  # noqa: F401 - their tables belong to the metadata, too
+    access_tables,
     metrics_tables,
     rollout_tables,
 )

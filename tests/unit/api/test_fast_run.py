@@ -101,7 +101,9 @@ class _CountedRuns(FastRuns):
 async def ways() -> AsyncIterator[Ways]:
     told = Told()
     app = FastAPI(strict_content_type=False)
-    app.state.services = SimpleNamespace(runner=told, metrics=told)
+    app.state.services = SimpleNamespace(
+        runner=told, metrics=told, keyring=SimpleNamespace(open=True)
+    )
     app.state.tracer = None
     app.include_router(serving.router, max_body_size=MAX_BODY_BYTES)
     errors.install(app)

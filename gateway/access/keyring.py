@@ -1,0 +1,170 @@
+"""
+The keys in force: a snapshot in memory, swapped whole.
+
+Every check compares two keyed hashes in constant time, whatever was shown: the id that a key begins
+with chooses what to compare with, and anything else is compared with the bootstrap key, or with a
+hash that no key has. So how long a refusal takes says nothing about the keys that there are.
+"""
+
+import hmac
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from gateway.access.callers import ANYBODY, NOBODY, Caller, Limits
+from gateway.access.keys import LONGEST_KEY, Pepper, id_of
+from gateway.access.roles import Role
+from gateway.access_errors import Unauthenticated
+
+log = structlog.get_logger(__name__)
+
+
+class StoredKey(Protocol):
+    """A key as it is stored. Times are UTC, in seconds since 1970."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102 - as in the table
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def role(self) -> str: ...  # noqa: D102
+    @property
+    def models(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def digest(self) -> bytes: ...  # noqa: D102
+    @property
+    def pepper(self) -> str: ...  # noqa: D102
+    @property
+    def previous_digest(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def previous_until_s(self) -> float | None: ...  # noqa: D102
+    @property
+    def expires_at_s(self) -> float | None: ...  # noqa: D102
+    @property
+    def revoked_at_s(self) -> float | None: ...  # noqa: D102
+    @property
+    def rate_per_s(self) -> float | None: ...  # noqa: D102
+    @property
+    def in_flight(self) -> int | None: ...  # noqa: D102
+    @property
+    def batch(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A key, ready to be compared with what a caller shows."""
+
+    caller: Caller
+    digest: bytes
+    previous_digest: bytes
+    previous_until_s: float
+    expires_at_s: float
+    revoked: bool
+
+
+class Keyring:
+    """
+    Tells who shows a key.
+
+    Args:
+        pepper: The key of the hashes.
+        read: Reads all keys that there are, revoked and expired ones too.
+        bootstrap: The first admin's key, from the settings.
+        others: Whether callers can be told apart by something else, too (tokens).
+    """
+
+    def __init__(
+        self,
+        pepper: Pepper,
+        read: Callable[[], Awaitable[Sequence[StoredKey]]],
+        *,
+        bootstrap: str | None = None,
+        others: bool = False,
+    ) -> None:
+        self._pepper = pepper
+        self._read = read
+        self._others = others or bootstrap is not None
+        self._keys: dict[str, _Held] = {}
+        self._strangers: frozenset[str] = frozenset()
+        # What nobody can show: no hash is known to be of anything.
+        self._never = _held(Caller("", "", None), os.urandom(32))
+        admin = Caller("bootstrap", "GATEWAY_ADMIN_KEY", Role.ADMIN)
+        self._else = self._never if bootstrap is None else _held(admin, pepper.digest(bootstrap))
+
+    @property
+    def open(self) -> bool:
+        """
+        Whether anybody may do anything: nobody has ever made a key, and the settings name none.
+        Revoking the last key does not open the gateway again.
+        """
+        return not self._others and not self._keys
+
+    async def refresh(self) -> None:
+        """
+        Read the keys and swap the snapshot.
+
+        Raises:
+            StoreUnavailable: The database is away; the last snapshot stays.
+        """
+        rows = await self._read()
+        self._keys = {row.id: _hold(row) for row in rows}
+        strangers = frozenset(row.name for row in rows if row.pepper != self._pepper.id)
+        if strangers - self._strangers:
+            log.warning("keys_of_another_secret", keys=sorted(strangers), mend="KEYS_SECRET")
+        self._strangers = strangers
+
+    def caller(self, shown: str | None, now_s: float) -> Caller:
+        """
+        Tell who shows a key.
+
+        Args:
+            shown: What the caller sent as a key, if anything.
+            now_s: UTC, in seconds since 1970.
+
+        Returns:
+            `ANYBODY` while the gateway is open, `NOBODY` for a caller without a key.
+
+        Raises:
+            Unauthenticated: The key is wrong, expired or revoked.
+        """
+        if self.open:
+            return ANYBODY
+        if shown is None:
+            return NOBODY
+        if len(shown) > LONGEST_KEY:
+            raise Unauthenticated("The key is wrong.")
+        digest = self._pepper.digest(shown)
+        held = self._keys.get(id_of(shown) or "", self._else)
+        is_new = hmac.compare_digest(digest, held.digest)
+        is_old = hmac.compare_digest(digest, held.previous_digest)
+        if not is_new and not (is_old and now_s < held.previous_until_s):
+            raise Unauthenticated("The key is wrong.")
+        if held.revoked:
+            raise Unauthenticated("The key has been revoked.")
+        if now_s >= held.expires_at_s:
+            raise Unauthenticated("The key has expired.")
+        return held.caller
+
+
+def _held(caller: Caller, digest: bytes) -> _Held:
+    return _Held(caller, digest, os.urandom(32), 0.0, float("inf"), revoked=False)
+
+
+def _hold(row: StoredKey) -> _Held:
+    return _Held(
+        caller=Caller(
+            id=row.id,
+            name=f"key {row.name}",
+            role=Role(row.role),
+            models=tuple(row.models),
+            limits=Limits(row.rate_per_s, row.in_flight, row.batch),
+        ),
+        digest=row.digest,
+        previous_digest=row.previous_digest or os.urandom(32),
+        previous_until_s=row.previous_until_s or 0.0,
+        expires_at_s=float("inf") if row.expires_at_s is None else row.expires_at_s,
+        revoked=row.revoked_at_s is not None,
+    )

@@ -1,0 +1,70 @@
+"""Errors about keys and callers: a part of the tree in `errors.py`. They know no HTTP, either."""
+
+from gateway.errors import Conflict, GatewayError, NotFound, Overloaded, RequestError
+
+
+class KeyInvalid(RequestError):
+    """A key that cannot be made like that: a name, a pattern, an expiry that makes no sense."""
+
+    code = "key_invalid"
+
+
+class KeyNotFound(NotFound):
+    """No key has that name or id."""
+
+    code = "key_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no key {name}.")
+
+
+class KeyExists(Conflict):
+    """A key of that name is in force."""
+
+    code = "key_exists"
+
+
+class LastAdminKey(Conflict):
+    """Without this key nobody could manage keys any more."""
+
+    code = "last_admin_key"
+
+
+class Unauthenticated(GatewayError):
+    """The caller showed no key, or one that is wrong, expired or revoked."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(GatewayError):
+    """The caller is known, and may not do that."""
+
+    code = "forbidden"
+
+
+class CrossSite(Forbidden):
+    """A page of another site sent the request."""
+
+    code = "cross_site"
+
+
+class HostRefused(GatewayError):
+    """The request is meant for a host that this gateway is not."""
+
+    code = "host_not_allowed"
+
+
+class MediaTypeUnsupported(GatewayError):
+    """A browser sent a body whose type every page may send."""
+
+    code = "media_type_unsupported"
+
+
+class RateLimited(Overloaded):
+    """The key's requests come faster than it allows."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s  # type: ignore[misc]  # known only now

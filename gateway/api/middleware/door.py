@@ -1,0 +1,96 @@
+"""
+The door: who asks, and may they? Before anything of the body is read.
+
+Pure ASGI. It finds the request's line in the one table (`api/rules.py`), the caller by the key, and
+answers by itself what is refused. What goes on carries its caller (`api/callers.py`).
+"""
+
+import time
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.access.callers import NOBODY, Caller
+from gateway.access.keyring import Keyring
+from gateway.access.roles import Role
+from gateway.access_errors import Forbidden, Unauthenticated
+from gateway.api.callers import shown_key
+from gateway.api.errors import gateway_error
+from gateway.api.rules import Found, Named, Rule, Rulebook
+from gateway.errors import GatewayError, NotFound
+from gateway.services import Services
+
+
+class Door:
+    """ASGI middleware that lets nobody through who may not."""
+
+    def __init__(self, app: ASGIApp, rulebook: Rulebook) -> None:
+        self._app = app
+        self._rulebook = rulebook
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        services: Services = scope["app"].state.services
+        found = self._rulebook.find(scope["method"], scope["path"])
+        try:
+            scope["state"]["caller"] = _admit(services.keyring, scope, found)
+        except GatewayError as error:
+            if found is not None:
+                # As the app's router would: what counts and traces looks there.
+                scope["endpoint"] = found.route.endpoint
+            response = await gateway_error(Request(scope), error)
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _admit(keyring: Keyring, scope: Scope, found: Found | None) -> Caller:
+    """
+    Tell who asks, if they may.
+
+    Raises:
+        Unauthenticated, Forbidden: They may not.
+        ModelNotFound, ModelNotLoaded: The model is none of theirs.
+        NotFound: There is no such route.
+    """
+    rule = found.rule if found is not None else None
+    try:
+        caller = keyring.caller(shown_key(scope["headers"]), time.time())
+    except Unauthenticated:
+        if rule is None or rule.who is not None:
+            raise
+        return NOBODY
+    if found is None or rule is None:
+        _require_admin(caller)
+        return caller
+    caller.require(rule.who)
+    if rule.model is Named.ALL:
+        caller.require_all_models()
+    elif caller.models and rule.model in {Named.PATH, Named.QUERY}:
+        names = [found.model] if found.model is not None else _models_of(scope, rule)
+        for name in names:
+            if not caller.sees(name):
+                raise rule.unknown(name)
+    return caller
+
+
+def _models_of(scope: Scope, rule: Rule) -> list[str]:
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    names = [value for name, value in query if name in rule.parameters]
+    if not names:
+        raise Forbidden("This is about all models unless it names one of those of the key.")
+    return names
+
+
+def _require_admin(caller: Caller) -> None:
+    """What stands in no line is for admins; there is most likely nothing at all."""
+    if caller.role is None:
+        raise Unauthenticated("A key is needed: `Authorization: Bearer KEY` or `X-API-Key`.")
+    try:
+        caller.require(Role.ADMIN)
+    except Forbidden:
+        raise NotFound("Not Found") from None
