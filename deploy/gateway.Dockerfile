@@ -7,7 +7,6 @@ COPY requirements/runtime.txt requirements/
 RUN /venv/bin/pip install --no-cache-dir -r requirements/runtime.txt setuptools wheel
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
-COPY tools tools
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
     && /venv/bin/pip uninstall --yes setuptools wheel pip
 

@@ -5,6 +5,7 @@ named, the monitor, the reconciler, load and unload, and where models come from 
 A gateway of one process opens this beside what answers requests; of several, the parent alone.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from gateway.background import run_in_background
+from gateway.demo import DEMO_MODEL, publish_demo
 from gateway.registry.artifacts import Artifacts
 from gateway.registry.desired import DesiredState
 from gateway.registry.lifecycle import Lifecycle
@@ -30,8 +32,6 @@ from gateway.triton.replicas import Replica, ReplicaSet, Served
 from gateway.triton.slots import PAGE_BYTES
 
 _MARGIN_S = 5.0
-
-DEMO_MODEL = "digits"
 
 
 class Folder(Protocol):
@@ -177,8 +177,11 @@ def shared_bytes(settings: Settings, replica: Replica) -> int:
 
 
 async def _adopt(registry: Registry, settings: Settings, *, demo: bool) -> None:
+    repository = settings.model_repository.resolve()
     first_start = not registry.catalog.models
-    adopted = await adopt_repository(registry, settings.model_repository.resolve())
+    if demo and (first_start or DEMO_MODEL in registry.catalog.models):
+        await asyncio.to_thread(publish_demo, repository)
+    adopted = await adopt_repository(registry, repository)
     if demo and first_start and DEMO_MODEL in adopted:
         champion = registry.catalog.model(DEMO_MODEL).champion.version
         await registry.store.set_desired(DEMO_MODEL, add={champion}, actor="gateway")

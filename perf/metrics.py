@@ -35,6 +35,7 @@ import psutil
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
+from gateway.demo import SAMPLE  # noqa: E402
 from gateway.metrics.merging import roll_up  # noqa: E402 - after the path
 from gateway.store.database import open_database  # noqa: E402
 from gateway.store.request_metrics import RequestMetricsStore, StoredMetrics  # noqa: E402
@@ -43,7 +44,6 @@ from perf.bench.images import request_body  # noqa: E402
 from perf.bench.load import run_load  # noqa: E402
 from testbed.gateway_process import GatewayProcess, running_gateway  # noqa: E402
 
-_SAMPLE = CHECKOUT / "tools/demo/digits/sample-7.png"
 _RUN = "/api/v1/run/digits"
 
 
@@ -61,9 +61,9 @@ def cost(rounds: int, seconds: int, clients: int, *, same: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         body = folder / "body.json"
-        body.write_bytes(request_body(_SAMPLE.read_bytes()))
+        body.write_bytes(request_body(SAMPLE.read_bytes()))
         for which in ("on", "off"):
-            shutil.copytree(CHECKOUT / "model_repository", folder / which / "repository")
+            (folder / which).mkdir()
         with (
             running_gateway(folder / "on", "--demo") as on,
             running_gateway(folder / "off", "--demo", environment={"METRICS": str(same)}) as off,

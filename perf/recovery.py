@@ -28,12 +28,11 @@ sys.path.insert(0, str(CHECKOUT))
 
 from gateway.converter.model_config import ConfigOptions  # noqa: E402
 from gateway.converter.publish import publish_version  # noqa: E402
+from gateway.demo import FIRST_VERSION, SAMPLE  # noqa: E402 - after the path
 from testbed.gateway_process import GatewayProcess, running_gateway  # noqa: E402 - after the path
 
 PERIOD_S = 0.05
 CALM_S = 2.5
-DEMO = CHECKOUT / "model_repository/digits/1/model.onnx"
-SAMPLE = CHECKOUT / "tools/demo/digits/sample-7.png"
 
 
 def measure(gateway: GatewayProcess, kill: Callable[[], None], kills: int) -> dict[str, object]:
@@ -75,7 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         publish_version(
-            DEMO,
+            FIRST_VERSION,
             repository=folder / "repository",
             name="digits",
             version=1,

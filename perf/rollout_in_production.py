@@ -37,9 +37,10 @@ from typing import Any
 
 import psutil
 
+from gateway.demo import FIRST_VERSION as FIRST
+from gateway.demo import SECOND_VERSION as SECOND
 from gateway.triton.embedded.stubs import StubWatch
 from perf import rollout_versions
-from perf.rollout_versions import FIRST, SECOND
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.rollout_calls import register
 from testbed.rollout_load import Answered, Load, Picture, latest

@@ -1,7 +1,7 @@
 """
 Versions of the demo model whose truth is known: what a bad training or a bad export makes of it.
 
-All are real graphs, made of `tools/demo/digits/digits-v2.onnx` and its 300 held-out pictures.
+All are real graphs, made of `gateway/demo/digits-v2.onnx` and its 300 held-out pictures.
 """
 
 import base64
@@ -17,25 +17,20 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from gateway.demo import EVALUATION, SECOND_VERSION
 from testbed.rollout_load import Picture
 
-DEMO = Path(__file__).parents[1] / "tools/demo/digits"
-FIRST, SECOND = DEMO / "digits-v1.onnx", DEMO / "digits-v2.onnx"
 _CLASSES = 10
 _SIDE = 64  # of the matrices that a slow version multiplies
 
 
 def pictures() -> list[Picture]:
     """The held-out pictures with their true classes."""
-    with (DEMO / "evaluation/labels.csv").open(newline="") as file:
+    with (EVALUATION / "labels.csv").open(newline="") as file:
         return [
             Picture(
                 json.dumps(
-                    {
-                        "image": base64.b64encode(
-                            (DEMO / "evaluation" / row["file"]).read_bytes()
-                        ).decode()
-                    }
+                    {"image": base64.b64encode((EVALUATION / row["file"]).read_bytes()).decode()}
                 ).encode(),
                 int(row["category"]),
             )
@@ -45,7 +40,7 @@ def pictures() -> list[Picture]:
 
 def flipped(path: Path) -> Path:
     """Its classes in another order: every answer names the class beside the right one."""
-    model = onnx.load(SECOND)
+    model = onnx.load(SECOND_VERSION)
     order = numpy_helper.from_array(np.roll(np.arange(_CLASSES), 1), "another_order")
     model.graph.initializer.append(order)
     _between(model, [helper.make_node("Gather", ["in", "another_order"], ["out"], axis=1)])
@@ -56,7 +51,7 @@ def worse(path: Path, *, accuracy: float) -> Path:
     """Noise on its weights, as much as leaves it the accuracy (0 to 1) or a little less."""
     images = _images()
     for scale in np.arange(0.02, 2.0, 0.02):
-        model, rng = onnx.load(SECOND), np.random.default_rng(7)
+        model, rng = onnx.load(SECOND_VERSION), np.random.default_rng(7)
         for tensor in model.graph.initializer:
             if tensor.name.endswith(".weight"):
                 weights = numpy_helper.to_array(tensor)
@@ -69,7 +64,7 @@ def worse(path: Path, *, accuracy: float) -> Path:
 
 def failing(path: Path, *, share: float) -> Path:
     """It fails, an index out of range, on that share of the pictures: on the brightest."""
-    model = onnx.load(SECOND)
+    model = onnx.load(SECOND_VERSION)
     one_row = numpy_helper.from_array(np.zeros((1, _CLASSES), np.float32), "one_row")
     model.graph.initializer.append(one_row)
     _between(
@@ -101,7 +96,7 @@ def slow(path: Path, *, products: int, share: float = 1.0) -> Path:
     The same answers after so many products of two matrices, 64 × 64, one after the other; with a
     share, for the brightest pictures only.
     """
-    model = onnx.load(SECOND)
+    model = onnx.load(SECOND_VERSION)
     matrix = np.linalg.qr(np.random.default_rng(3).normal(size=(_SIDE, _SIDE)))[0]
     model.graph.initializer.extend(
         [

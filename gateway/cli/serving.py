@@ -5,7 +5,6 @@ import base64
 import socket
 import sys
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,7 +17,7 @@ from gateway.app import create_app
 from gateway.cli.configured import fail, read_settings
 from gateway.cli.doctor import examine, show
 from gateway.cli.settings_table import settings_table
-from gateway.control import DEMO_MODEL
+from gateway.demo import DEMO_MODEL, SAMPLE
 from gateway.errors import StoreUnavailable
 from gateway.server import PortTaken, bind, serve
 from gateway.settings import Settings
@@ -29,8 +28,6 @@ from gateway.workers.pool import WorkersFailed
 from gateway.workers.serving import serve_as_worker, serve_with_workers
 
 log = structlog.get_logger(__name__)
-
-_DEMO_IMAGE = Path(__file__).parents[2] / "tools/demo/digits/sample-7.png"
 
 
 def run_server(*, demo: bool, workers: int | None = None, insecure: bool = False) -> None:
@@ -46,7 +43,7 @@ def run_server(*, demo: bool, workers: int | None = None, insecure: bool = False
     port = listener.getsockname()[1]
 
     def welcome() -> None:
-        _welcome(settings, port)
+        _welcome(settings, port, demo=demo)
 
     if settings.workers > 1:
         _run(serve_with_workers(settings, listener, demo=demo, on_started=welcome))
@@ -82,15 +79,15 @@ def print_settings() -> None:
     Console(soft_wrap=True, highlight=False).print(settings_table(), markup=False, end="")
 
 
-def _welcome(settings: Settings, port: int) -> None:
+def _welcome(settings: Settings, port: int, *, demo: bool) -> None:
     """Say where the server is, and give a line to paste that works."""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
     url = f"http://{host}:{port}"
     # Width is not cut: a line to be pasted must stay one line.
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\nReady: {url}/docs\n")
-    if settings.models_dir is None and _DEMO_IMAGE.is_file():
-        image = base64.b64encode(_DEMO_IMAGE.read_bytes()).decode()
+    if settings.models_dir is None and demo:
+        image = base64.b64encode(SAMPLE.read_bytes()).decode()
         console.print("Ask the demo model what it sees (a seven):\n")
         body = f'{{"image": "{image}"}}'
         console.print(

@@ -1,20 +1,17 @@
 """Alerts: real faults, a real Prometheus, the deployed rules. `perf/alerts.py` has the others."""
 
-import shutil
 from pathlib import Path
 
 from testbed.alert_causes import ENVIRONMENT, RED, asking, dying_triton, halted, hanging_runs
 from testbed.gateway_process import running_gateway
 from testbed.running_prometheus import needs_prometheus, running_prometheus, until
 
-_REPOSITORY = Path(__file__).parents[2] / "model_repository"
 _WITHIN_S = 30.0
 
 
 @needs_prometheus
 def test_alerts_fire_while_their_fault_lasts_and_clear_after_it(tmp_path: Path) -> None:
     """Hanging runs, a Triton that keeps dying and a halted gateway: each is told, then not."""
-    shutil.copytree(_REPOSITORY / "digits", tmp_path / "repository" / "digits")
     with (
         running_gateway(tmp_path, "--demo", environment=ENVIRONMENT) as gateway,
         running_prometheus(tmp_path, [gateway.url]) as prometheus,

@@ -21,10 +21,10 @@ import psutil
 import pytest
 from PIL import Image
 
+from gateway.demo import FIRST_VERSION, publish_demo
 from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.eventually import eventually
 
-_REPOSITORY = Path(__file__).parents[2] / "model_repository"
 _KNOWN_WITHIN_S = 0.1
 _ENVIRONMENT = {"WORKERS": "2", "METRICS_FLUSH_INTERVAL_S": "0.5", "MAX_VALIDATIONS": "1"}
 
@@ -34,9 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Yield a folder whose repository holds two versions of `digits`."""
     folder = tmp_path_factory.mktemp("workers")
     digits = folder / "repository" / "digits"
-    shutil.copytree(_REPOSITORY / "digits", digits)
-    newest = max(int(path.name) for path in digits.iterdir() if path.name.isdecimal())
-    shutil.copytree(digits / str(newest), digits / "100")
+    publish_demo(digits.parent)
+    shutil.copytree(digits / "1", digits / "100")
     return folder
 
 
@@ -285,7 +284,7 @@ async def test_a_worker_killed_while_it_waits_takes_no_place_along(
     gateway: GatewayProcess, clients: dict[str, httpx.Client], folder: Path
 ) -> None:
     """One validates, one waits for its turn and is killed: others are validated afterwards."""
-    model = next((_REPOSITORY / "digits").glob("*/model.onnx")).read_bytes()
+    model = FIRST_VERSION.read_bytes()
 
     def register(client: httpx.Client, name: str) -> int:
         answer = client.post("/api/v1/register", params={"name": name}, content=model)

@@ -1,6 +1,5 @@
 """The mixed users of perf/locustfile.py, against a real gateway."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ _FILE = _ROOT / "perf/locustfile.py"
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("locust")
-    shutil.copytree(_ROOT / "model_repository/digits", folder / "repository/digits")
     with running_gateway(folder, "--demo") as running:
         yield running
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import signal
 import time
 from collections import Counter
@@ -22,20 +21,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from gateway.cli import app
+from gateway.demo import SECOND_VERSION
 from testbed.gateway_process import GatewayProcess, running_gateway
-
-_REPOSITORY = Path(__file__).parents[2] / "model_repository"
 
 
 def _image() -> str:
     encoded = io.BytesIO()
     Image.new("RGB", (28, 28), (9, 9, 9)).save(encoded, "PNG")
     return base64.b64encode(encoded.getvalue()).decode()
-
-
-def _folder(tmp_path: Path) -> Path:
-    shutil.copytree(_REPOSITORY / "digits", tmp_path / "repository" / "digits")
-    return tmp_path
 
 
 def _cli(*arguments: str, fails: bool = False) -> str:
@@ -47,7 +40,7 @@ def _cli(*arguments: str, fails: bool = False) -> str:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    folder = _folder(tmp_path_factory.mktemp("metrics"))
+    folder = tmp_path_factory.mktemp("metrics")
     with running_gateway(folder, "--demo", environment={"METRICS_FLUSH_INTERVAL_S": "0.5"}) as up:
         yield up
 
@@ -190,11 +183,10 @@ async def test_the_command_line_shows_what_is_stored(gateway: GatewayProcess) ->
 
 async def test_the_command_line_compares_two_versions(gateway: GatewayProcess) -> None:
     """`gateway metrics compare`: both versions' counts, and the second's times over the first's."""
-    file = _REPOSITORY.parent / "tools/demo/digits/digits-v2.onnx"
     registered = gateway.client.post(
         "/api/v1/register",
         params={"name": "digits"},
-        content=file.read_bytes(),
+        content=SECOND_VERSION.read_bytes(),
         headers={"Content-Type": "application/octet-stream"},
     )
     assert registered.json()["version"] == 2, registered.text
@@ -243,12 +235,11 @@ def test_a_question_that_cannot_be_read_is_refused(gateway: GatewayProcess, quer
 
 async def test_a_graceful_stop_loses_nothing(tmp_path: Path) -> None:
     """What was counted just before SIGTERM is stored, however long the interval."""
-    folder = _folder(tmp_path)
     environment = {"METRICS_FLUSH_INTERVAL_S": "3600"}
-    with running_gateway(folder, "--demo", environment=environment) as first:
+    with running_gateway(tmp_path, "--demo", environment=environment) as first:
         sent = await _send(first.url, _MIX)
         assert first.stop(signal.SIGTERM) == 0
-    with running_gateway(folder, environment=environment) as second:
+    with running_gateway(tmp_path, environment=environment) as second:
         stored = _stored(second.client)
     assert {key: stored[key] for key in sent} == dict(sent)
 
@@ -257,18 +248,17 @@ async def test_a_kill_loses_at_most_one_interval_and_the_next_start_says_what(
     tmp_path: Path,
 ) -> None:
     """After SIGKILL all but the last flush interval is there, and what is missing is told."""
-    folder = _folder(tmp_path)
     interval_s = 2.0
     environment = {"METRICS_FLUSH_INTERVAL_S": str(interval_s)}
     answered_at_s = []
-    with running_gateway(folder, "--demo", environment=environment) as first:
+    with running_gateway(tmp_path, "--demo", environment=environment) as first:
         ends_s = time.time() + 1.5 * interval_s
         while time.time() < ends_s:
             first.client.get("/api/v1/list")
             answered_at_s.append(time.time())
         killed_s = time.time()
         first.kill()
-    with running_gateway(folder, environment=environment) as second:
+    with running_gateway(tmp_path, environment=environment) as second:
         stored = _stored(second.client, endpoint="list")["list", 200]
         (gap,) = second.client.get("/api/v1/metrics").json()["gaps"]
         assert any("metrics_lost" in line and gap["start"] in line for line in second.output)

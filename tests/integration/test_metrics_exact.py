@@ -7,13 +7,11 @@ import asyncio
 import contextlib
 import math
 import random
-import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,11 +20,11 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from gateway.app import create_app
+from gateway.demo import publish_demo
 from gateway.services import Services
 from gateway.settings import Settings
 from testbed.rollout_family import colour_model, image_of
 
-_REPOSITORY = Path(__file__).parents[2] / "model_repository"
 _BODY_BYTES = 300_000
 Kind = tuple[str, str, int | None, int]
 """Endpoint, model, version, status."""
@@ -62,7 +60,7 @@ class Gateway:
 @pytest.fixture(scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     folder = tmp_path_factory.mktemp("exact")
-    shutil.copytree(_REPOSITORY / "digits", folder / "repository/digits")
+    publish_demo(folder / "repository")
     settings = Settings(
         _env_file=None,
         data_dir=folder / "var",

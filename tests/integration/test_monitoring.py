@@ -6,7 +6,6 @@ import io
 import json
 import re
 import runpy
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -67,7 +66,6 @@ def test_alerts_fire_and_clear() -> None:
 @needs_prometheus
 def test_every_dashboard_query_has_an_answer(tmp_path: Path) -> None:
     """A real Prometheus scrapes a real gateway, and every query of every dashboard has data."""
-    shutil.copytree(_ROOT / "model_repository/digits", tmp_path / "repository/digits")
     encoded = io.BytesIO()
     Image.new("RGB", (28, 28)).save(encoded, "PNG")
     image = {"image": base64.b64encode(encoded.getvalue()).decode()}

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,9 +81,6 @@ def test_one_trace_reaches_from_the_caller_into_triton(
     tmp_path: Path, collector: _Collector
 ) -> None:
     """Both processes send spans of the trace that the caller's traceparent names."""
-    shutil.copytree(
-        Path(__file__).parents[2] / "model_repository/digits", tmp_path / "repository/digits"
-    )
     encoded = io.BytesIO()
     Image.new("RGB", (28, 28)).save(encoded, "PNG")
     image = base64.b64encode(encoded.getvalue()).decode()

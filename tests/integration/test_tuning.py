@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,13 +11,13 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from gateway.converter.model_config import parse
+from gateway.demo import SAMPLE, publish_demo
 from gateway.tuning.candidates import FIELDS
 from gateway.tuning.search import LEAST_FINAL_ROUNDS
 from testbed.gateway_process import running_gateway
 from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "tools/demo/digits/sample-7.png"
 DELAY_S = 0.02
 _DELAY = f"  max_queue_delay_microseconds: {DELAY_S * 1e6:.0f}"
 
@@ -43,7 +42,7 @@ def _tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _badly_configured(repository: Path) -> str:
     """Give the demo model a batcher that makes every lonely request wait; return the text."""
-    shutil.copytree(ROOT / "model_repository", repository)
+    publish_demo(repository)
     config = repository / "digits/config.pbtxt"
     text = f"# Ours.\n{config.read_text()}dynamic_batching {{\n{_DELAY}\n}}\n"
     config.write_text(text)

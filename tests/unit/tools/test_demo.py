@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from PIL import Image
 
-from gateway.converter.model_config import ConfigOptions, Placement
+from gateway.converter.model_config import ConfigOptions
 from gateway.converter.publish import publish_version, read_published
+from gateway.demo import DEMO_MODEL, EVALUATION, FIRST_VERSION, SAMPLE, SECOND_VERSION, publish_demo
 
-CHECKOUT = Path(__file__).parents[3]
-DEMO = CHECKOUT / "tools/demo/digits"
-PUBLISHED = CHECKOUT / "model_repository/digits"
-MODELS = {
-    "1": DEMO / "digits-v1.onnx",
-    "2": DEMO / "digits-v2.onnx",
-}
-METRICS: dict[str, Any] = json.loads((DEMO / "metrics.json").read_text())
+TRAINING = Path(__file__).parents[3] / "tools/demo/digits"
+MODELS = {"1": FIRST_VERSION, "2": SECOND_VERSION}
+METRICS: dict[str, Any] = json.loads((TRAINING / "metrics.json").read_text())
 
 
 def _session(version: str) -> Any:
@@ -43,11 +38,10 @@ def test_the_figures_are_reproduced(version: str) -> None:
     encoded = MODELS[version].read_bytes()
     assert f"sha256:{hashlib.sha256(encoded).hexdigest()}" == measured["digest"]
     session = _session(version)
-    with (DEMO / "evaluation/labels.csv").open(newline="") as file:
+    with (EVALUATION / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     right = sum(
-        f"{np.argmax(_scores(session, (DEMO / 'evaluation' / r['file']).read_bytes())):02d}"
-        == r["category"]
+        f"{np.argmax(_scores(session, (EVALUATION / r['file']).read_bytes())):02d}" == r["category"]
         for r in rows
     )
     assert len(rows) == measured["pictures"]
@@ -64,7 +58,7 @@ def test_the_second_version_is_better() -> None:
 @pytest.mark.parametrize("version", MODELS)
 def test_the_sample_is_a_seven(version: str) -> None:
     """The picture of the curl line is answered 07 with confidence by both."""
-    scores = _scores(_session(version), (DEMO / "sample-7.png").read_bytes())
+    scores = _scores(_session(version), SAMPLE.read_bytes())
     assert int(scores.argmax()) == 7
     assert scores.max() > 0.8
 
@@ -79,22 +73,22 @@ def test_a_row_does_not_depend_on_its_batch(version: str) -> None:
     np.testing.assert_array_equal(batch, single)
 
 
-def test_what_is_published_is_version_1(tmp_path: Path) -> None:
-    """model_repository/digits is what the converter makes of digits-v1.onnx; version 2 fits it."""
-    options = ConfigOptions(placement=Placement(instances=1, intra_op_threads=1))
-    first, second = (
-        publish_version(
-            MODELS[str(version)],
-            repository=tmp_path,
-            name="digits",
-            version=version,
-            options=options,
-        )
-        for version in (1, 2)
+def test_what_the_demo_publishes_is_version_1_and_version_2_fits_it(tmp_path: Path) -> None:
+    """The first version takes uint8, a second call changes nothing, version 2 takes the same."""
+    publish_demo(tmp_path)
+    first = read_published(tmp_path, DEMO_MODEL, 1)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    publish_demo(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == {
+        path: changed_ns for path, changed_ns in files.items() if path.is_file()
+    }
+    assert first.signature.inputs[0].dtype == "UINT8"
+    assert "count: 1\n" in first.config_text
+    second = publish_version(
+        SECOND_VERSION,
+        repository=tmp_path,
+        name=DEMO_MODEL,
+        version=2,
+        options=ConfigOptions(),
     )
-    published = read_published(PUBLISHED.parent, "digits", 1)
-    assert published.config_text == first.config_text
-    assert published.signature == first.signature
-    assert published.signature.inputs[0].dtype == "UINT8"
-    assert onnx.load(PUBLISHED / "1/model.onnx") == onnx.load(tmp_path / "digits/1/model.onnx")
     assert first.signature.same_tensors(second.signature)

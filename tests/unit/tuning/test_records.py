@@ -9,6 +9,7 @@ import pytest
 from gateway.converter.model_config import ConfigOptions, parse
 from gateway.converter.publish import publish_version
 from gateway.converter.published import read_published
+from gateway.demo import FIRST_VERSION, SECOND_VERSION
 from gateway.registry.registry import Registry
 from gateway.registry.sources import adopt_repository
 from gateway.settings import Settings
@@ -19,7 +20,7 @@ from gateway.tuning.records import Written, read_record, write_candidate
 from gateway.tuning.subject import Subject, read_subject
 
 ROOT = Path(__file__).parents[3]
-DIGITS = [ROOT / f"tools/demo/digits/digits-v{version}.onnx" for version in (1, 2)]
+DIGITS = [FIRST_VERSION, SECOND_VERSION]
 
 
 @pytest.fixture

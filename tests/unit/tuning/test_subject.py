@@ -9,12 +9,12 @@ from gateway.converter.model_config import ConfigOptions
 from gateway.converter.publish import publish_version
 from gateway.converter.signature import TensorSignature
 from gateway.converter.uint8_input import InputPolicy
+from gateway.demo import SAMPLE
 from gateway.errors import ImageInvalid, ModelNotFound, VersionNotFound
 from gateway.tuning.errors import NotTunable, ShapeRequired
 from gateway.tuning.subject import Subject, make_input, read_subject
 from tests.model_family import FAMILY, ModelCase
 
-SAMPLE = Path(__file__).parents[3] / "tools/demo/digits/sample-7.png"
 CASES = {case.id: case for case in FAMILY}
 
 

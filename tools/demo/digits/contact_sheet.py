@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[2]
+DEMO = CHECKOUT / "gateway/demo"
 COLUMNS, CELL, CAPTION, GAP = 10, 76, 22, 8
 RIGHT, WRONG, PAPER = (21, 128, 61), (200, 30, 30), (255, 255, 255)
 
@@ -20,7 +21,7 @@ RIGHT, WRONG, PAPER = (21, 128, 61), (200, 30, 30), (255, 255, 255)
 def main() -> None:
     """Draw the sheet."""
     versions = [
-        answer(open_session(path)) for path in (HERE / "digits-v1.onnx", HERE / "digits-v2.onnx")
+        answer(open_session(path)) for path in (DEMO / "digits-v1.onnx", DEMO / "digits-v2.onnx")
     ]
     labels = versions[0].labels
     shown = range(0, len(labels), 10)

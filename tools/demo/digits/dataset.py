@@ -23,8 +23,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 HERE = Path(__file__).resolve().parent
-EVALUATION = HERE / "evaluation"
-SAMPLE = HERE / "sample-7.png"
+DEMO = HERE.parents[2] / "gateway/demo"
+EVALUATION = DEMO / "evaluation"
+SAMPLE = DEMO / "sample-7.png"
 
 SPLIT_SEED = 1797
 EVALUATION_SEED = 300

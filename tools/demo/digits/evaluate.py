@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-EVALUATION = Path(__file__).resolve().parent / "evaluation"
+EVALUATION = Path(__file__).resolve().parents[3] / "gateway/demo/evaluation"
 TENSOR_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from dataset import HERE, Digits, load_split
+from dataset import DEMO, HERE, Digits, load_split
 from evaluate import answer, open_session
 from graph import SIDE, Layer, build_classifier, build_preprocessing
 from PIL import Image
@@ -51,9 +51,9 @@ class Recipe:
 
 
 RECIPES = {
-    1: Recipe(HERE / "digits-v1.onnx", 1, (12, 24), epochs=40, repeats=1, digits=900, dropout=0.0),
+    1: Recipe(DEMO / "digits-v1.onnx", 1, (12, 24), epochs=40, repeats=1, digits=900, dropout=0.0),
     2: Recipe(
-        HERE / "digits-v2.onnx", 2, (16, 32, 64), epochs=60, repeats=6, digits=1297, dropout=0.2
+        DEMO / "digits-v2.onnx", 2, (16, 32, 64), epochs=60, repeats=6, digits=1297, dropout=0.2
     ),
 }
 
