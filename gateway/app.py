@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from gateway import __version__
 from gateway.api import errors
 from gateway.api.middleware.body_limit import BodyLimitErrors
 from gateway.api.middleware.door import Door
@@ -56,7 +56,7 @@ def create_app(settings: Settings, *, demo: bool = False, parent: Parent | None 
     # The pages of /docs and /redoc come with their scripts, so that they work with no internet.
     app = FastAPIOffline(
         title="onnx-gateway",
-        version=version("onnx-gateway"),
+        version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
         # The original server's clients may send JSON without saying so.

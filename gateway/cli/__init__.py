@@ -7,6 +7,7 @@ The command line. Each module beside this one holds the commands of one subject.
     rollouts.py  rollout create, list, watch, promote, rollback, pause, resume, history, samples
     serving.py   serve, doctor, settings
     tuning.py    tune
+    setup_triton.py  setup-triton
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from gateway import __version__
 from gateway.cli import models
 from gateway.cli.metrics import metrics_app
 from gateway.cli.rollouts import rollout_app
@@ -33,8 +35,19 @@ app.add_typer(metrics_app, name="metrics")
 app.add_typer(rollout_app, name="rollout")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gateway {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def gateway() -> None:
+def gateway(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
     """Serve ONNX image classifiers over NVIDIA Triton."""
 
 
@@ -70,6 +83,14 @@ def worker_command(number: int, wire: int, door: int) -> None:
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
     serving.run_worker(number, wire, door)
+
+
+@app.command("setup-triton")
+def setup_triton_command() -> None:
+    """Install the Triton server that `serve` runs, if it is missing."""
+    from gateway.cli import setup_triton  # noqa: PLC0415 - see above
+
+    setup_triton.run_setup_triton()
 
 
 @app.command("doctor")

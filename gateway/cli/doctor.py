@@ -99,6 +99,8 @@ async def _database(settings: Settings) -> Finding:
     try:
         database = await open_database(settings.resolved_database_url)
     except StoreUnavailable as error:
+        if isinstance(error.__cause__, ImportError):
+            return Finding("database", False, "its driver is not installed", str(error))
         return Finding(
             "database", False, f"{error.__cause__}", "Check DATABASE_URL and that the server runs."
         )

@@ -17,11 +17,13 @@ from gateway.app import create_app
 from gateway.cli.configured import fail, read_settings
 from gateway.cli.doctor import examine, show
 from gateway.cli.settings_table import settings_table
+from gateway.cli.setup_triton import ensure_triton
 from gateway.demo import DEMO_MODEL, SAMPLE
 from gateway.errors import StoreUnavailable
 from gateway.server import PortTaken, bind, serve
 from gateway.settings import Settings
 from gateway.telemetry.logging import configure_logging
+from gateway.telemetry.tracing import TracingUnavailable, require_tracing
 from gateway.triton.discovery import TritonUrlInvalid
 from gateway.triton.embedded import EmbeddedError
 from gateway.workers.pool import WorkersFailed
@@ -37,9 +39,12 @@ def run_server(*, demo: bool, workers: int | None = None, insecure: bool = False
     configure_logging(settings.log_level, settings.log_format)
     keep_large_buffers()
     try:
+        require_tracing(settings.otel_exporter_otlp_endpoint)
         listener = bind(settings)
-    except PortTaken as error:
+    except (TracingUnavailable, PortTaken) as error:
         fail(str(error))
+    if not settings.triton_urls:
+        ensure_triton()
     port = listener.getsockname()[1]
 
     def welcome() -> None:

@@ -57,7 +57,7 @@ def as_parquet(rows: Rows) -> bytes:
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError as error:
         raise FormatUnavailable(
-            "Parquet needs pyarrow: pip install 'onnx-gateway[parquet]', or ask for csv."
+            "Parquet needs the extra parquet: pip install 'onnx-gateway[parquet]', or ask for csv."
         ) from error
     text, whole = pa.string(), pa.int64()
     kinds = {

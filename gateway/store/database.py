@@ -13,6 +13,7 @@ Errors of the driver leave this package as `StoreUnavailable`; a broken constrai
 import asyncio
 import contextlib
 import fcntl
+import importlib
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -167,6 +168,7 @@ async def open_database(url: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S)
         with _driver_errors():
             engine = _sqlite_engine(parsed)
     else:
+        _require_psycopg()
         engine = create_async_engine(_postgresql(parsed), pool_pre_ping=True)
     with _driver_errors():
         await asyncio.to_thread(_migrate, parsed)
@@ -220,6 +222,16 @@ def _migrate(url: URL) -> None:
             command.upgrade(config, "head")
     finally:
         engine.dispose()
+
+
+def _require_psycopg() -> None:
+    try:
+        importlib.import_module("psycopg")
+    except ImportError as error:
+        raise StoreUnavailable(
+            "DATABASE_URL names PostgreSQL, which needs the extra postgres: "
+            "pip install 'onnx-gateway[postgres]'."
+        ) from error
 
 
 def _postgresql(url: URL) -> URL:

@@ -7,12 +7,9 @@ Extension" (mode opentelemetry).
 """
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Mapping
 
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, use_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -21,12 +18,42 @@ from gateway.telemetry.observation import Observation
 _CONTEXT = TraceContextTextMapPropagator()
 
 
+class TracingUnavailable(Exception):
+    """A collector is named, and what sends traces to it is not installed."""
+
+
+def require_tracing(endpoint: str | None) -> None:
+    """
+    Check that traces can be sent, if a collector is named.
+
+    Raises:
+        TracingUnavailable: The extra `otel` is not installed.
+    """
+    if not endpoint:
+        return
+    try:
+        for module in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http"):
+            importlib.import_module(module)
+    except ImportError as error:
+        raise TracingUnavailable(
+            "OTEL_EXPORTER_OTLP_ENDPOINT needs the extra otel: pip install 'onnx-gateway[otel]'."
+        ) from error
+
+
 @contextlib.contextmanager
 def open_tracing(endpoint: str | None) -> Iterator[Tracer | None]:
     """Yield a tracer that sends to a collector, its last spans at the end; None without one."""
     if not endpoint:
         yield None
         return
+    # Optional, and slow to import.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
     provider = TracerProvider(resource=Resource({"service.name": "onnx-gateway"}))
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WHEEL = "nvidia-pytriton"
+# The release that everything here is tested with.
+PINNED_VERSION = "0.7.0"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 SONAME = f"libpython{PYTHON}.so.1.0"
 

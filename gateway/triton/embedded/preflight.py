@@ -21,6 +21,7 @@ from pathlib import Path
 
 from gateway.triton.embedded.errors import PreflightFailed
 from gateway.triton.embedded.installation import (
+    PINNED_VERSION,
     PYTHON,
     SONAME,
     WHEEL,
@@ -144,7 +145,7 @@ def check_shared_memory(directory: Path) -> Finding:
 
 def check_wheel(wheel: Wheel | None) -> Finding:
     """The wheel is there, with its binaries."""
-    fix = "Run make setup, or pip install --no-deps nvidia-pytriton==0.7.0"
+    fix = f"Run gateway setup-triton, or pip install --no-deps {WHEEL}=={PINNED_VERSION}"
     if wheel is None:
         return Finding("triton", False, f"{WHEEL} is not installed", fix)
     ok = os.access(wheel.server, os.X_OK) and wheel.libraries.is_dir()
@@ -197,7 +198,7 @@ def check_onnxruntime() -> tuple[Finding, list[str]]:
     version, *providers = said.split() if status == 0 else ("",)
     ok = bool(version)
     detail = f"{version} ({', '.join(providers)})" if ok else f"cannot be imported: {said}"
-    return Finding("onnxruntime", ok, detail, "" if ok else "Run make setup"), providers
+    return Finding("onnxruntime", ok, detail, "" if ok else "Install onnxruntime again"), providers
 
 
 def _slow_checks(stamp: Path, wheel: Wheel, libpython: Path) -> tuple[list[Finding], list[str]]:
