@@ -192,6 +192,7 @@ async def test_what_comes_after_its_minutes_were_deleted_is_counted_as_lost(
     assert gateway.recorder.lost.requests == 2
 
 
+@pytest.mark.postgres
 async def test_a_database_that_goes_and_comes_back_has_everything() -> None:
     """PostgreSQL is stopped: what is held is stored afterwards; what is not is counted."""
     binaries = find_binaries()

@@ -39,6 +39,7 @@ def observed(seen: Counts, run: int) -> Observations:
     return Observations(arm(""), arm("2"), pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", Strategy)
 def test_the_simulation_judges_as_the_product_does(strategy: Strategy) -> None:
     """For many drawn counts the simulation's verdict is the very one of `analyse`."""
@@ -84,6 +85,7 @@ def test_equal_versions_are_seldom_rolled_back_and_bad_ones_always() -> None:
     assert bad["rolled back"]["share"] == 1
 
 
+@pytest.mark.slow
 def test_the_document_has_the_sample_sizes_of_the_code() -> None:
     """The table of docs/versioning-statistics.md is what the deciding functions compute."""
     document = Path(__file__).parents[3] / "docs/versioning-statistics.md"

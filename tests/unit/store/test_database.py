@@ -117,6 +117,7 @@ async def test_a_commit_of_anybody_is_seen_without_a_query(tmp_path: Path) -> No
         await each.close()
 
 
+@pytest.mark.postgres
 async def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
     """Reads and writes fail in time while PostgreSQL stands still, and work again after it."""
     if (binaries := find_binaries()) is None:

@@ -153,6 +153,7 @@ pairs = st.builds(Pairs, counts, counts, histograms, counts, counts, counts)
 observations = st.builds(Observations, arms, arms, pairs)
 
 
+@pytest.mark.slow
 @given(observations, observations, observations)
 def test_merging_does_not_depend_on_the_order(
     one: Observations, two: Observations, three: Observations

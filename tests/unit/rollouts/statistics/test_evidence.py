@@ -100,6 +100,7 @@ def test_percentile_ratio_tells_slower_from_equal() -> None:
     assert not_worse[1] > math.log(20) > 0 > not_worse[0]
 
 
+@pytest.mark.slow
 def test_percentile_ratio_at_the_edge_keeps_the_error_bound() -> None:
     """A challenger exactly at the tolerated ratio is seldom called worse, or better."""
     rng = np.random.default_rng(11)
