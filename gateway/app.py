@@ -24,10 +24,10 @@ from gateway.api.rest import (
     serving,
 )
 from gateway.api.rules import Rulebook, routes_of
+from gateway.control_plane import ControlPlane
 from gateway.services import open_services
 from gateway.settings import Settings
 from gateway.telemetry.tracing import open_tracing
-from gateway.workers.parent import Parent
 
 _DESCRIPTION = """
 Serves ONNX image classifiers over NVIDIA Triton. Every error has one shape:
@@ -36,20 +36,22 @@ Serves ONNX image classifiers over NVIDIA Triton. Every error has one shape:
 """
 
 
-def create_app(settings: Settings, *, demo: bool = False, parent: Parent | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *, plane: ControlPlane | None = None, worker: int | None = None
+) -> FastAPI:
     """
     Make the app. Nothing is opened before its lifespan begins.
 
     Args:
         settings: The settings of this process.
-        demo: Load the demo model if this gateway has never had a model.
-        parent: Of one of several worker processes.
+        plane: Who loads models; by default this process.
+        worker: The number of this process, of one of several.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_tracing(settings.otel_exporter_otlp_endpoint) as app.state.tracer:
-            async with open_services(settings, demo=demo, parent=parent) as services:
+            async with open_services(settings, plane=plane) as services:
                 app.state.services = services
                 yield
 
@@ -77,8 +79,8 @@ def create_app(settings: Settings, *, demo: bool = False, parent: Parent | None 
     errors.install(app)
     app.add_middleware(BodyLimitErrors)
     app.add_middleware(Door, rulebook=Rulebook(routes_of(app)))
-    if parent is not None:
-        app.add_middleware(WorkerAnswers, number=parent.number)
+    if worker is not None:
+        app.add_middleware(WorkerAnswers, number=worker)
     app.add_middleware(RequestContext)
     if settings.otel_exporter_otlp_endpoint:
         app.add_middleware(Tracing)

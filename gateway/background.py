@@ -1,4 +1,8 @@
-"""Work that goes on for as long as a stack is open."""
+"""
+Work beside the requests: what runs for as long as a stack is open, and tasks that nobody awaits.
+
+A fault that nobody foresaw is logged here, and only here.
+"""
 
 import asyncio
 import contextlib
@@ -13,12 +17,37 @@ from gateway.backoff import early_deaths, restart_delay_s
 log = structlog.get_logger(__name__)
 
 Work = Callable[[], Coroutine[Any, Any, None]]
-"""Begins work that has no end; called again if it failed."""
+"""Starts work that has no end; called again if it failed."""
+
+
+class TaskSet:
+    """
+    Tasks that nobody awaits. Each is held until it ends, because the event loop alone would let it
+    be collected; a fault is logged.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, object], *, name: str | None = None) -> None:
+        """Run `work` beside the caller. The name stands in the log if it fails."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(log_fault)
+
+    async def close(self) -> None:
+        """Cancel what still runs, and wait for its end."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 def run_in_background(stack: contextlib.AsyncExitStack, work: Work) -> asyncio.Task[None]:
     """
-    Run `work` until the stack closes. A fault is logged and the work begun anew, with a growing
+    Run `work` until the stack closes. A fault is logged and the work starts again, with a growing
     delay: one row that cannot be read must not end what looks after all the others.
     """
     task = asyncio.create_task(_keep_at(work))
@@ -50,4 +79,4 @@ async def _keep_at(work: Work) -> None:
 def log_fault(task: asyncio.Task[Any]) -> None:
     """Log why a task ended, if it was a fault: for `add_done_callback`."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("background_task_failed", exc_info=error)
+        log.error("background_task_failed", task=task.get_name(), exc_info=error)

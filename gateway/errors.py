@@ -55,7 +55,7 @@ maps a class to a status.
     │   ├── TritonUnavailable   triton_unavailable
     │   ├── StoreUnavailable    store_unavailable
     │   ├── ModelQuarantined    model_quarantined
-    │   ├── LinkClosed          restarting
+    │   ├── ChannelClosed       restarting
     │   └── Draining            draining
     ├── UpstreamFailed          Triton or the model answered badly
     │   ├── LoadFailed          load_failed
@@ -361,7 +361,7 @@ class ModelQuarantined(Unavailable):
     retry_after_s = 60.0
 
 
-class LinkClosed(Unavailable):
+class ChannelClosed(Unavailable):
     """The other process of this gateway is gone, or going."""
 
     code = "restarting"

@@ -11,6 +11,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import structlog
 import uvicorn
@@ -21,7 +22,6 @@ from gateway.api.connection.fast_run import FastRuns
 from gateway.api.connection.protocol import http_protocol
 from gateway.services import Services
 from gateway.settings import Settings
-from gateway.workers.parent import Parent
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,32 @@ _START_LOOK_S = 0.02
 
 class PortTaken(Exception):
     """The gateway's own port is in use."""
+
+
+class ConnectionSource(Protocol):
+    """
+    Where a worker's connections come from: it has no listener of its own.
+
+    Attributes:
+        worker: The number of this process.
+    """
+
+    worker: int
+
+    def open(self, protocol: Callable[[], asyncio.Protocol], count: Callable[[], int]) -> None:
+        """
+        Take connections from now on.
+
+        Args:
+            protocol: Makes the protocol of one connection.
+            count: Counts the connections that are open.
+        """
+
+    def close(self) -> None:
+        """Take no more."""
+
+    async def ended(self) -> None:
+        """Return when no connection can come any more, because the source is gone."""
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -58,7 +84,7 @@ def bind(settings: Settings) -> socket.socket:
 async def serve(
     app: FastAPI,
     settings: Settings,
-    listener: socket.socket | Parent,
+    listener: socket.socket | ConnectionSource,
     *,
     on_started: Callable[[], None],
 ) -> None:
@@ -68,16 +94,16 @@ async def serve(
     Args:
         app: The app to serve.
         settings: For the grace period.
-        listener: A bound socket; or the parent that accepts connections, of one of several workers.
+        listener: A bound socket; or, in a worker, where its connections come from.
         on_started: Called once the app answers and what should be loaded at start is loaded, or
             some seconds later if that takes longer.
 
     Raises:
         Whatever opening the app's services raises.
     """
-    parent = listener if isinstance(listener, Parent) else None
+    source = None if isinstance(listener, socket.socket) else listener
     runs = FastRuns(
-        app, max_body_bytes=settings.max_body_bytes, worker=parent.number if parent else None
+        app, max_body_bytes=settings.max_body_bytes, worker=source.worker if source else None
     )
     config = uvicorn.Config(
         app,
@@ -91,8 +117,9 @@ async def serve(
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         timeout_keep_alive=75,
     )
-    server = _Server(config) if parent is None else _WorkerServer(config, parent)
-    server.on_started = on_started
+    server = (
+        _Server(config, on_started) if source is None else _WorkerServer(config, on_started, source)
+    )
     opening, stopping = asyncio.current_task(), False
     # `serve` would install handlers that raise the signal again at the end; ours only ask to stop.
     loop = asyncio.get_running_loop()
@@ -125,9 +152,12 @@ async def serve(
 class _Server(uvicorn.Server):
     """uvicorn's server without its signal handlers, which end the process by the signal itself."""
 
-    on_started: Callable[[], None]
     services: Services
-    _announcing: asyncio.Task[None] | None = None
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self._announcing: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -149,27 +179,27 @@ class _Server(uvicorn.Server):
                 # Several sources observe what is loaded; none of them announces "all".
                 while not self.services.settled():  # noqa: ASYNC110
                     await asyncio.sleep(_START_LOOK_S)
-        self.on_started()
+        self._on_started()
 
 
 class _WorkerServer(_Server):
-    """The server of one of several workers: its connections come from the parent."""
+    """The server of a worker: its connections are handed to it."""
 
-    def __init__(self, config: uvicorn.Config, parent: Parent) -> None:
-        super().__init__(config)
-        self._parent = parent
+    def __init__(
+        self, config: uvicorn.Config, on_started: Callable[[], None], source: ConnectionSource
+    ) -> None:
+        super().__init__(config, on_started)
+        self._source = source
         self._orphaned: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._parent.connections = lambda: len(self.server_state.connections)
-            self._parent.entrance.open(self._protocol)
-            self._parent.link.tell("serving")
-            self._orphaned = asyncio.create_task(self._stop_with_the_parent())
+            self._source.open(self._protocol, lambda: len(self.server_state.connections))
+            self._orphaned = asyncio.create_task(self._stop_with_the_source())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._parent.entrance.close()
+        self._source.close()
         if self._orphaned is not None:
             self._orphaned.cancel()
         await super().shutdown(sockets)
@@ -181,7 +211,7 @@ class _WorkerServer(_Server):
         )
         return made
 
-    async def _stop_with_the_parent(self) -> None:
-        """End in order if the parent is gone; the kernel kills us if it died."""
-        await self._parent.link.closed.wait()
+    async def _stop_with_the_source(self) -> None:
+        """End in order if nobody hands connections over any more."""
+        await self._source.ended()
         self.should_exit = True

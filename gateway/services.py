@@ -1,20 +1,18 @@
 """
-What lives as long as the app: opened in order, closed in reverse. Only this module, `control.py`
-and `app.py` wire.
+What lives as long as the app: opened in order, closed in reverse. `core.py` opens what every
+process of a gateway has; this module adds what answers requests.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from functools import partial
 
 from prometheus_client import CollectorRegistry
 
 from gateway.access.keyring import Keyring
-from gateway.access_opening import open_keyring, warn_while_open
-from gateway.background import run_in_background
-from gateway.control import Folder, open_control, open_registry, open_store, shared_bytes
+from gateway.control_plane import ControlPlane, Folder, LocalControlPlane
+from gateway.core import open_core
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
 from gateway.inference.choice import VersionChoice
@@ -22,21 +20,18 @@ from gateway.inference.images.decoder import Decoder
 from gateway.inference.images.decoding import ImageLimits
 from gateway.inference.rollout import RolloutAnswers
 from gateway.inference.run import Runner
-from gateway.metrics.opening import Metrics, open_metrics
+from gateway.metrics.metrics import Metrics
+from gateway.peers import Counts, Peers, Scraped
 from gateway.registry.aliases import Aliases
 from gateway.registry.lifecycle import Lifecycle
-from gateway.registry.opening import open_registration
 from gateway.registry.registration import Registration
 from gateway.registry.registry import Registry
 from gateway.rollouts.control.commands import Rollouts
-from gateway.rollouts.control.opening import open_rollouts
+from gateway.rollouts.control.running import open_rollouts
 from gateway.settings import Settings
-from gateway.siblings import Alone, Scraped, Siblings
 from gateway.store.database import Database
-from gateway.triton.reconciler import Reconciler
+from gateway.triton.loads import LoadStates
 from gateway.triton.replicas import ReplicaSet
-from gateway.triton.shared_memory import sweep
-from gateway.workers.parent import Counting, Parent
 
 _DATABASE_CHECK_S = 1.0
 
@@ -57,7 +52,7 @@ class Services:
     database: Database
     registry: Registry
     replicas: ReplicaSet
-    reconciler: Reconciler
+    loads: LoadStates
     lifecycle: Lifecycle
     admission: Admission
     runner: Runner
@@ -66,7 +61,7 @@ class Services:
     rollouts: Rollouts
     aliases: Aliases
     metrics: Metrics
-    siblings: Siblings
+    peers: Peers
     keyring: Keyring
 
     async def ready(self) -> dict[str, Check]:
@@ -88,7 +83,7 @@ class Services:
             for version in model.desired - model.quarantined.keys()
             for replica in self.replicas.live()
             if (name, version) not in replica.ready
-            and self.reconciler.failure(replica, name, version) is None
+            and self.loads.failure(replica, name, version) is None
         ]
         live = len(self.replicas.live())
         return {
@@ -108,11 +103,11 @@ class Services:
         Raises:
             StoreUnavailable: The database is away.
         """
-        await asyncio.gather(self.metrics.writer.flush(), self.siblings.flush())
+        await asyncio.gather(self.metrics.writer.flush(), self.peers.flush())
 
     async def scrape(self) -> CollectorRegistry:
         """Read what Prometheus is shown, of all processes of this gateway together."""
-        families = await self.siblings.scrape()
+        families = await self.peers.scrape()
         if families is None:
             await self.metrics.refresh(self.replicas)
             return self.metrics.instruments.registry
@@ -131,15 +126,14 @@ class Services:
 
 @contextlib.asynccontextmanager
 async def open_services(
-    settings: Settings, *, demo: bool = False, parent: Parent | None = None
+    settings: Settings, *, plane: ControlPlane | None = None
 ) -> AsyncIterator[Services]:
     """
     Open everything; close it in reverse when the block ends.
 
     Args:
         settings: The settings of this process.
-        demo: Load the demo model if this gateway has never had a model.
-        parent: Of one of several worker processes; it owns what there must be one of.
+        plane: Who loads models; by default this process.
 
     Raises:
         StoreUnavailable: The database cannot be opened.
@@ -147,33 +141,14 @@ async def open_services(
         EmbeddedError: The embedded Triton cannot run here; the text says how to mend it.
         TritonUrlInvalid: TRITON_URLS cannot be read.
     """
-    sweep()
+    plane = plane or LocalControlPlane(settings)
+    peers = plane.peers
     async with contextlib.AsyncExitStack() as stack:
-        repository = settings.model_repository.resolve()
-        database = await stack.enter_async_context(open_store(settings))
-        registry = await open_registry(settings, database)
-        keyring = await open_keyring(settings, database, registry)
-        registration = await stack.enter_async_context(
-            open_registration(
-                settings, repository, database, registry, places=parent.places if parent else None
-            )
+        core = await stack.enter_async_context(open_core(settings, plane))
+        registry, control, metrics = core.registry, core.control, core.metrics
+        rollouts = open_rollouts(
+            settings, core.database, registry, control.lifecycle, recall=peers.recall
         )
-        control = await stack.enter_async_context(
-            parent.open_control(settings, registry)
-            if parent is not None
-            else open_control(
-                settings,
-                registry,
-                demo=demo,
-                shared_bytes=lambda replica: shared_bytes(settings, replica),
-            )
-        )
-        siblings: Siblings = parent or Alone()
-        replicas, lifecycle = control.replicas, control.lifecycle
-        metrics = await stack.enter_async_context(
-            open_metrics(settings, database, registry, replicas, control.reconciler)
-        )
-        rollouts = open_rollouts(settings, database, registry, lifecycle, siblings)
         admission = Admission(settings.max_concurrent_runs, settings.max_waiting_runs)
         decoder = Decoder(
             ImageLimits(pixels=settings.max_image_pixels),
@@ -183,14 +158,16 @@ async def open_services(
         stack.callback(decoder.close)
         answers = RolloutAnswers(
             lambda: registry.catalog,
-            replicas,
+            control.replicas,
             decoder,
             rollouts.trials,
             challenger_timeout_s=settings.challenger_timeout_s,
         )
         runner = Runner(
-            VersionChoice(lambda: registry.catalog, replicas, loading=lifecycle.loading),
-            replicas,
+            VersionChoice(
+                lambda: registry.catalog, control.replicas, loading=control.loads.first_loads
+            ),
+            control.replicas,
             admission,
             decoder,
             rollouts.trials,
@@ -200,33 +177,27 @@ async def open_services(
         await stack.enter_async_context(
             rollouts.running(answers.ask_challenger, runner.ask_version)
         )
-        for work in metrics.background(alone=parent is None):
-            run_in_background(stack, work)
-        if parent is None:
-            run_in_background(stack, partial(warn_while_open, settings, keyring))
-        if parent is not None:
-            parent.attach(
-                Counting(
-                    flush=metrics.writer.try_flush,
-                    shown=metrics.own,
-                    recall=rollouts.commands.recall,
-                    every_s=settings.metrics_flush_interval_s,
-                )
-            )
+        counts = Counts(
+            flush=metrics.writer.try_flush,
+            shown=metrics.own,
+            recall=rollouts.commands.recall,
+            every_s=settings.metrics_flush_interval_s,
+        )
+        stack.enter_context(peers.offering(counts))
         yield Services(
             settings=settings,
-            database=database,
+            database=core.database,
             registry=registry,
-            replicas=replicas,
-            reconciler=control.reconciler,
-            lifecycle=lifecycle,
+            replicas=control.replicas,
+            loads=control.loads,
+            lifecycle=control.lifecycle,
             admission=admission,
             runner=runner,
             models_folder=control.models_folder,
-            registration=registration,
+            registration=core.registration,
             rollouts=rollouts.commands,
             metrics=metrics,
-            aliases=Aliases(registry, registration.store, lifecycle),
-            siblings=siblings,
-            keyring=keyring,
+            aliases=Aliases(registry, core.registration.store, control.lifecycle),
+            peers=peers,
+            keyring=core.keyring,
         )

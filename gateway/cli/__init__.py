@@ -77,12 +77,12 @@ def serve_command(
 
 
 @app.command("worker", hidden=True)
-def worker_command(number: int, wire: int, door: int) -> None:
+def worker_command(number: int, channel: int, handover: int) -> None:
     """Be worker NUMBER of a gateway with several; started by its parent alone."""
     _keep_grpc_quiet()
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
-    serving.run_worker(number, wire, door)
+    serving.run_worker(number, channel, handover)
 
 
 @app.command("setup-triton")

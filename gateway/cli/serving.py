@@ -18,6 +18,7 @@ from gateway.cli.configured import fail, read_settings
 from gateway.cli.doctor import examine, show
 from gateway.cli.settings_table import settings_table
 from gateway.cli.setup_triton import ensure_triton
+from gateway.control_plane import LocalControlPlane
 from gateway.demo import DEMO_MODEL, SAMPLE
 from gateway.errors import StoreUnavailable
 from gateway.server import PortTaken, bind, serve
@@ -26,8 +27,9 @@ from gateway.telemetry.logging import configure_logging
 from gateway.telemetry.tracing import TracingUnavailable, require_tracing
 from gateway.triton.discovery import TritonUrlInvalid
 from gateway.triton.embedded import EmbeddedError
-from gateway.workers.pool import WorkersFailed
-from gateway.workers.serving import serve_as_worker, serve_with_workers
+from gateway.workers.child.main import serve_as_worker
+from gateway.workers.parent.main import serve_with_workers
+from gateway.workers.parent.pool import WorkersFailed
 
 log = structlog.get_logger(__name__)
 
@@ -53,14 +55,15 @@ def run_server(*, demo: bool, workers: int | None = None, insecure: bool = False
     if settings.workers > 1:
         _run(serve_with_workers(settings, listener, demo=demo, on_started=welcome))
     else:
-        _run(serve(create_app(settings, demo=demo), settings, listener, on_started=welcome))
+        app = create_app(settings, plane=LocalControlPlane(settings, demo=demo))
+        _run(serve(app, settings, listener, on_started=welcome))
 
 
-def run_worker(number: int, wire: int, door: int) -> None:
+def run_worker(number: int, channel: int, handover: int) -> None:
     """Be one of several worker processes; the descriptors lead to the parent."""
     configure_logging("info", "auto", worker=number)
     keep_large_buffers()
-    _run(serve_as_worker(number, socket.socket(fileno=wire), socket.socket(fileno=door)))
+    _run(serve_as_worker(number, socket.socket(fileno=channel), socket.socket(fileno=handover)))
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:

@@ -11,11 +11,9 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-import structlog
-
-from gateway.errors import StoreUnavailable
 from gateway.metrics.merging import roll_up
 from gateway.store.metrics_writers import MetricsWriterStore
+from gateway.store.outage import StoreOutage
 from gateway.store.request_metrics import (
     DAY_S,
     HOUR_S,
@@ -24,8 +22,6 @@ from gateway.store.request_metrics import (
     RequestMetricsStore,
 )
 from gateway.store.version_samples import VersionSampleStore
-
-log = structlog.get_logger(__name__)
 
 GRACE_S = HOUR_S
 """How long after its end a span is rolled up."""
@@ -59,12 +55,11 @@ class Rollup:
 
     async def follow(self) -> None:
         """Do what is due, every minute, for ever."""
+        outage = StoreOutage("metrics_not_rolled_up", "metrics_rolled_up_again")
         while True:
             await asyncio.sleep(_EVERY_S)
-            try:
+            with outage.tolerated():
                 await self.run(time.time())
-            except StoreUnavailable as error:
-                log.warning("metrics_not_rolled_up", reason=str(error.__cause__))
 
     async def run(self, now_s: float) -> None:
         """

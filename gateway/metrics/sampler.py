@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import psutil
 import structlog
 
-from gateway.errors import StoreUnavailable
+from gateway.store.outage import StoreOutage
 from gateway.store.version_samples import MINUTE_S, VersionSample, VersionSampleStore
 from gateway.triton.embedded.stubs import Stub
 from gateway.triton.errors import TritonError
@@ -63,12 +63,11 @@ class Sampler:
 
     async def follow(self) -> None:
         """Sample at the end of every minute, for ever."""
+        outage = StoreOutage("samples_not_stored", "samples_stored_again")
         while True:
             await asyncio.sleep(MINUTE_S - time.time() % MINUTE_S)
-            try:
+            with outage.tolerated():
                 await self.sample(time.time())
-            except StoreUnavailable as error:
-                log.warning("samples_not_stored", reason=str(error.__cause__))
 
     async def sample(self, now_s: float) -> None:
         """

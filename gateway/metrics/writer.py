@@ -8,13 +8,9 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-import structlog
-
-from gateway.errors import StoreUnavailable
+from gateway.store.outage import StoreOutage
 from gateway.store.request_metrics import RequestMetricsStore, StoredMetrics
 from gateway.telemetry.request_metrics import Cell, Key, Recorder
-
-log = structlog.get_logger(__name__)
 
 _ROWS_AT_ONCE = 2000
 
@@ -35,7 +31,7 @@ class MetricsWriter:
         self.name = name
         self._clock = clock
         self._flushing = asyncio.Lock()
-        self._reachable = True
+        self._outage = StoreOutage("metrics_not_stored", "metrics_stored_again", details=self._lost)
 
     async def flush(self) -> None:
         """
@@ -80,19 +76,14 @@ class MetricsWriter:
             took_s = time.monotonic() - began_s
 
     async def try_flush(self) -> bool:
-        """Flush if the database can be reached; says once when it goes and when it comes back."""
-        try:
+        """Flush if the database can be reached; return whether it could."""
+        with self._outage.tolerated():
             await self.flush()
-        except StoreUnavailable as error:
-            if self._reachable:
-                log.warning("metrics_not_stored", reason=str(error.__cause__))
-            self._reachable = False
-        else:
-            if not self._reachable:
-                lost = self._recorder.lost
-                log.info("metrics_stored_again", lost_rows=lost.rows, lost_requests=lost.requests)
-            self._reachable = True
-        return self._reachable
+        return self._outage.reachable
+
+    def _lost(self) -> dict[str, object]:
+        lost = self._recorder.lost
+        return {"lost_rows": lost.rows, "lost_requests": lost.requests}
 
 
 def _stored(key: Key, cell: Cell) -> StoredMetrics:

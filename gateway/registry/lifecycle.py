@@ -9,6 +9,7 @@ the reconciler of each ends at the same state.
 
 import asyncio
 from collections import defaultdict
+from typing import Protocol
 
 from gateway.errors import (
     DeadlineExceeded,
@@ -24,8 +25,25 @@ from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet, Served
 
 
-class Lifecycle:
-    """Loads and unloads models. `loading` names the versions whose first load is under way here."""
+class Lifecycle(Protocol):
+    """Loads and unloads models: in this process, or through the one that does."""
+
+    async def load(self, name: str, version: int | None = None, *, actor: str) -> ModelVersion:
+        """Load the champion of a model, or one version of it; see `LocalLifecycle.load`."""
+
+    async def unload(self, name: str, version: int | None = None, *, actor: str) -> None:
+        """Unload every loaded version of a model, or one; see `LocalLifecycle.unload`."""
+
+
+class LifecycleObserver(Protocol):
+    """Hears when a load that somebody asked for has come to its end."""
+
+    def load_settled(self) -> None:
+        """Hear that a version is no longer among `LoadStates.first_loads`."""
+
+
+class LocalLifecycle:
+    """Loads and unloads models by this process's reconciler."""
 
     def __init__(
         self,
@@ -35,9 +53,11 @@ class Lifecycle:
         *,
         timeout_s: float,
         artifacts: Artifacts,
+        observer: LifecycleObserver,
     ) -> None:
         self._artifacts = artifacts
-        self.loading: set[Served] = set()
+        self._observer = observer
+        self._loads = reconciler.loads
         self._registry = registry
         self._replicas = replicas
         self._reconciler = reconciler
@@ -66,10 +86,10 @@ class Lifecycle:
             _check_side_by_side(model, target)
             await self._artifacts.check(target)
             fresh = number not in model.desired
-            self._reconciler.forgive(name, number)
+            self._loads.forgive(name, number)
             try:
                 if fresh:
-                    self.loading.add(served)
+                    self._loads.first_loads.add(served)
                 if fresh or number in model.quarantined:
                     await self._registry.store.set_desired(name, add={number}, actor=actor)
                     await self._registry.refresh()
@@ -79,7 +99,8 @@ class Lifecycle:
                     await self._withdraw(served, actor=actor)
                 raise
             finally:
-                self.loading.discard(served)
+                self._loads.first_loads.discard(served)
+                self._observer.load_settled()
             return target
 
     async def unload(self, name: str, version: int | None = None, *, actor: str) -> None:
@@ -138,7 +159,7 @@ class Lifecycle:
 
     def _raise_failure(self, served: Served) -> None:
         for replica in self._replicas.live():
-            failure = self._reconciler.failure(replica, *served)
+            failure = self._loads.failure(replica, *served)
             if failure is not None and served not in replica.ready:
                 raise LoadFailed(
                     f"Version {served[1]} of {served[0]} could not be loaded: {failure.reason}"

@@ -9,22 +9,32 @@ so that requests go on.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import structlog
-
-from gateway.errors import StoreUnavailable
 from gateway.registry.versions import Catalog, build_catalog
-from gateway.store.kept import Kept
+from gateway.store.cached_read import CachedRead
+from gateway.store.outage import StoreOutage
 from gateway.store.versions import VersionStore
-
-log = structlog.get_logger(__name__)
 
 
 class Registry:
     """The catalog in force. `catalog` may be read at any time, from the event loop's thread."""
 
-    def __init__(self, store: VersionStore, *, hidden_sources: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        store: VersionStore,
+        *,
+        hidden_sources: tuple[str, ...] = (),
+        refreshed: Callable[[Catalog], Awaitable[None]] | None = None,
+    ) -> None:
+        """
+        Args:
+            store: Where the catalog is read.
+            hidden_sources: Versions from these sources are left out.
+            refreshed: Awaited at the end of every refresh, until all who answer requests know the
+                catalog.
+        """
         self.catalog = Catalog()
         self.store = store
+        self._refreshed = refreshed
         self._hidden_sources = hidden_sources
         self._refreshing = asyncio.Lock()
         self._listeners: list[Callable[[Catalog], None]] = []
@@ -53,21 +63,15 @@ class Registry:
                 self.catalog = build_catalog(rows, hidden_sources=self._hidden_sources)
                 for listener in self._listeners:
                     listener(self.catalog)
-            return self.catalog
+        if self._refreshed is not None:
+            await self._refreshed(self.catalog)
+        return self.catalog
 
     async def follow(self, poll_s: float) -> None:
-        """Refresh for ever, every `poll_s` seconds; says once when the database goes and comes."""
-        reachable = True
-        kept = Kept(self.store.data_version, self.refresh)
+        """Refresh for ever, every `poll_s` seconds."""
+        outage = StoreOutage("store_unavailable", "store_available")
+        cached = CachedRead(self.store.data_version, self.refresh)
         while True:
             await asyncio.sleep(poll_s)
-            try:
-                await kept.look()
-            except StoreUnavailable as error:
-                if reachable:
-                    log.warning("store_unavailable", reason=str(error.__cause__))
-                reachable = False
-            else:
-                if not reachable:
-                    log.info("store_available")
-                reachable = True
+            with outage.tolerated():
+                await cached.get()

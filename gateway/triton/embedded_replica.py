@@ -1,8 +1,21 @@
 """The embedded Triton as one replica of a monitor: the supervisor's news, handed on."""
 
+from typing import Protocol
+
+from gateway.triton.embedded.options import EmbeddedListener
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.monitor import Monitor
 from gateway.triton.replicas import Replica
+
+
+class TritonListener(EmbeddedListener, Protocol):
+    """Hears the news of an embedded Triton, from its first start to its end."""
+
+    def attach(self, endpoint: TritonEndpoint) -> None:
+        """Hear that the server has started."""
+
+    async def close(self) -> None:
+        """Hear that the gateway is done with it."""
 
 
 class EmbeddedReplica:

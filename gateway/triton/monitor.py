@@ -11,10 +11,11 @@ that has answered nothing for some seconds is asked a real question.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
+from gateway.background import TaskSet
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.errors import (
     StubLost,
@@ -25,7 +26,6 @@ from gateway.triton.errors import (
 )
 from gateway.triton.probe import Probe
 from gateway.triton.quarantine import Strikes
-from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet, Served
 from gateway.triton.tensor import InputTensor
 
@@ -35,22 +35,45 @@ _INDEX_TIMEOUT_S = 1.0
 _PROBE_TIMEOUT_S = 10.0
 
 
+class Repairs(Protocol):
+    """Sets right what a monitor sees: a reconciler, or the way to the process that has one."""
+
+    async def reconcile(self, replica: Replica) -> None:
+        """Bring a replica whose index was just read to what it should have loaded."""
+
+    async def repair(self, replica: Replica, name: str, *, noticed_at_s: float) -> None:
+        """Reload a model that lost one of its processes at `noticed_at_s` (monotonic)."""
+
+    def tried_at_s(self, replica: Replica, name: str) -> float:
+        """Return when a model's last load on a replica began (monotonic); 0 before the first."""
+
+
 class Monitor:
     """Watches every replica of a set, each by a task of its own."""
 
     def __init__(
         self,
         replicas: ReplicaSet,
-        reconciler: Reconciler,
+        repairs: Repairs,
         *,
-        probes: Callable[[], Mapping[Served, Probe]],
-        quarantine: Callable[[Served, str], Coroutine[Any, Any, None]],
         poll_s: float,
-        probe_interval_s: float,
         shared_bytes: Callable[[Replica], int],
+        probes: Callable[[], Mapping[Served, Probe]] = dict,
+        probe_interval_s: float = 0.0,
+        quarantine: Callable[[Served, str], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
+        """
+        Args:
+            replicas: The set that is kept; it is empty at first.
+            repairs: Sets right what is seen.
+            poll_s: Pause between two looks at a replica's index, in seconds.
+            shared_bytes: How much memory to share with a replica.
+            probes: What to ask each version that should be ready; by default nothing.
+            probe_interval_s: A version that was silent for so long is asked.
+            quarantine: Takes a version out that kills its processes; by default nobody does.
+        """
         self._replicas = replicas
-        self._reconciler = reconciler
+        self._repairs = repairs
         self._probes = probes
         self._quarantine = quarantine
         self._poll_s = poll_s
@@ -59,7 +82,7 @@ class Monitor:
         self._strikes = Strikes()
         self._struck_at_s: dict[Served, float] = {}
         self._watching: dict[Replica, asyncio.Task[None]] = {}
-        self._errands: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._reconciling: set[Replica] = set()
         self._probing: set[Replica] = set()
         replicas.on_trouble = self._trouble
@@ -78,10 +101,11 @@ class Monitor:
 
     async def stop(self) -> None:
         """End every task. Replicas stay as they are."""
-        tasks = [*self._watching.values(), *self._errands]
-        for task in tasks:
+        watching = list(self._watching.values())
+        for task in watching:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*watching, return_exceptions=True)
+        await self._tasks.close()
 
     async def came_up(self, replica: Replica, endpoint: TritonEndpoint) -> None:
         """Hear that a new process serves this replica: nothing is loaded in it."""
@@ -109,15 +133,14 @@ class Monitor:
 
     def _repair(self, replica: Replica, served: Served) -> None:
         name, noticed_at_s = served[0], time.monotonic()
-        self._start(self._reconciler.repair(replica, name, noticed_at_s=noticed_at_s))
+        self._tasks.start(self._repairs.repair(replica, name, noticed_at_s=noticed_at_s))
 
     def _strike(self, replica: Replica, suspects: set[Served], reason: str) -> None:
         # Several instances that die between two loads are one death.
         suspects = {
             served
             for served in suspects
-            if self._struck_at_s.get(served, -1.0)
-            <= self._reconciler.tried_at_s(replica, served[0])
+            if self._struck_at_s.get(served, -1.0) <= self._repairs.tried_at_s(replica, served[0])
         }
         for served in suspects:
             # An answer since the last strike wipes the earlier ones out.
@@ -126,7 +149,8 @@ class Monitor:
             self._struck_at_s[served] = time.monotonic()
         for served in self._strikes.died(suspects):
             log.error("quarantined", model=served[0], version=served[1], reason=reason)
-            self._start(self._quarantine(served, reason))
+            if self._quarantine is not None:
+                self._tasks.start(self._quarantine(served, reason))
 
     async def _follow(self, replica: Replica) -> None:
         while True:
@@ -160,9 +184,9 @@ class Monitor:
             if replica.client is not client:
                 return  # what this one had says nothing about the process that followed it
             replica.observe(entries, read_at_s=read_at_s)
-            self._start(self._once(replica, self._reconciling, self._reconciler.reconcile))
+            self._tasks.start(self._once(replica, self._reconciling, self._repairs.reconcile))
             # Beside it: a version that hangs is waited for, and loads must not be.
-            self._start(self._once(replica, self._probing, self._probe_silent))
+            self._tasks.start(self._once(replica, self._probing, self._probe_silent))
         if replica.live != was_live:
             log.info("replica_changed", replica=replica.name, live=replica.live)
             await self._replicas.announce()
@@ -186,7 +210,7 @@ class Monitor:
             # A load ends with a warm-up: until an interval after it there is nothing to ask.
             heard_at_s = max(
                 replica.answered_at_s.get(served, 0.0),
-                self._reconciler.tried_at_s(replica, served[0]),
+                self._repairs.tried_at_s(replica, served[0]),
             )
             if not replica.serves(served) or now_s - heard_at_s < self._probe_interval_s:
                 continue
@@ -227,13 +251,3 @@ class Monitor:
         elif not isinstance(error, TritonRejected):
             # A caller's mistakes must not close the version to the others.
             replica.mark_failed(served)
-
-    def _start(self, errand: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(errand)
-        self._errands.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._errands.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("errand_failed", exc_info=error)

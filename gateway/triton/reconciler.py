@@ -15,11 +15,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from gateway.triton.client import load_override
 from gateway.triton.errors import TritonFailed, TritonUnreachable
+from gateway.triton.loads import Failure, LoadStates
 from gateway.triton.replicas import Replica
 
 log = structlog.get_logger(__name__)
@@ -36,15 +38,6 @@ class DesiredModel:
     name: str
     config_json: str
     versions: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A version that did not load: why, how often, and when it is tried again (monotonic)."""
-
-    reason: str
-    attempts: int
-    retry_at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +69,26 @@ def decide(
     return Action(desired.name, wanted)
 
 
+class LoadObserver(Protocol):
+    """Hears what a reconciler does, and may hold it up."""
+
+    async def before_load(self) -> None:
+        """Return when whoever sends requests knows what is desired."""
+
+    def load_changed(self, replica: Replica, name: str) -> None:
+        """Hear that a load or unload of a model on a replica began, ended or failed."""
+
+
+class Unobserved:
+    """Nobody to wait for, and nobody to tell."""
+
+    async def before_load(self) -> None:
+        """Return."""
+
+    def load_changed(self, replica: Replica, name: str) -> None:
+        """Do nothing."""
+
+
 class Reconciler:
     """Acts on replicas. One action at a time for each pair of replica and model."""
 
@@ -85,59 +98,31 @@ class Reconciler:
         *,
         load_timeout_s: float,
         refusal: Callable[[str, int], Awaitable[str | None]] | None = None,
+        loads: LoadStates | None = None,
+        observer: LoadObserver | None = None,
     ) -> None:
         """
         Args:
             desired: What should be ready, now.
             load_timeout_s: Deadline of one load, in seconds.
-            refusal: Tells why a version must not be loaded, or None; asked before every load.
+            refusal: Returns why a version must not be loaded, or None; asked before every load.
+            loads: Where loads are recorded; by default a record of its own.
+            observer: Hears of every load and unload.
         """
+        self.loads = LoadStates() if loads is None else loads
+        self._observer = Unobserved() if observer is None else observer
         self._desired = desired
         self._refusal = refusal
         self._load_timeout_s = load_timeout_s
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._failures: dict[tuple[str, str, int], Failure] = {}
         self._applied: dict[tuple[str, str], tuple[int, str, int]] = {}
         self._repairs: Counter[tuple[str, str]] = Counter()
         self._loaded_at_s: dict[tuple[str, str], float] = {}
         self._tried_at_s: dict[tuple[str, str], float] = {}
-        self.load_times_s: dict[tuple[str, str, int], float] = {}
-        """How long the last load of a version took, by replica, model and version."""
-        self.on_act: Callable[[Replica, str], None] = _nobody_listens
-        """Called when a load or unload of a model on a replica begins, ends or fails."""
-        self.before_act: Callable[[], Awaitable[None]] = _nobody_waits
-        """Awaited before a load or unload: until whoever sends requests knows what is desired."""
-
-    @property
-    def failures(self) -> Mapping[tuple[str, str, int], Failure]:
-        """Every failure that is not forgotten, by replica, model and version."""
-        return self._failures
-
-    def failure(self, replica: Replica, name: str, version: int) -> Failure | None:
-        """Tell why a version is not ready on a replica, if a load of it failed."""
-        return self._failures.get((replica.name, name, version))
 
     def tried_at_s(self, replica: Replica, name: str) -> float:
         """Tell when a model's last load on a replica began (monotonic); 0 before the first."""
         return self._tried_at_s.get((replica.name, name), 0.0)
-
-    def state(self, replica: Replica, name: str, version: int) -> tuple[str, str]:
-        """Tell a version's state on a replica as Triton spells it, and why it is not ready."""
-        served, failure = (name, version), self.failure(replica, name, version)
-        if not replica.live:
-            return "UNAVAILABLE", "the replica cannot be reached"
-        if served in replica.ready:
-            return "READY", ""
-        if served in replica.loading:
-            return "LOADING", ""
-        if failure is not None:
-            return "UNAVAILABLE", failure.reason
-        return "UNLOADED", ""
-
-    def forgive(self, name: str, version: int) -> None:
-        """Forget that a version failed, so that it is tried at once."""
-        for key in [key for key in self._failures if key[1:] == (name, version)]:
-            del self._failures[key]
 
     async def repair(self, replica: Replica, name: str, *, noticed_at_s: float) -> None:
         """
@@ -158,7 +143,7 @@ class Reconciler:
 
     async def reconcile_model(self, replica: Replica, name: str) -> None:
         """
-        Bring one model on one replica to the desired state. Failures are kept (see `failure`), not
+        Bring one model on one replica to the desired state. Failures are recorded in `loads`, not
         raised; an unreachable replica is marked down and left to the monitor.
         """
         async with self._locks[replica.name, name]:
@@ -167,7 +152,7 @@ class Reconciler:
     async def _settle(self, replica: Replica, name: str) -> None:
         # Each pass either ends or holds one more version back, so that this comes to an end.
         while (action := self._decide(replica, name)) is not None:
-            await self.before_act()
+            await self._observer.before_load()
             if action != self._decide(replica, name):
                 continue
             try:
@@ -184,7 +169,8 @@ class Reconciler:
         held_back = frozenset(
             version
             for version in desired.versions
-            if (failure := self.failure(replica, name, version)) and failure.retry_at_s > now_s
+            if (failure := self.loads.failure(replica, name, version))
+            and failure.retry_at_s > now_s
         )
         known = self._applied.get((replica.name, name)) == self._mark(replica, desired)
         return decide(desired, replica.ready_versions(name), held_back, config_known=known)
@@ -198,7 +184,7 @@ class Reconciler:
             await replica.client.unload(name, timeout_s=_UNLOAD_TIMEOUT_S)
             replica.mark_ready(name, ())
             self._applied.pop((replica.name, name), None)
-            self.on_act(replica, name)
+            self._observer.load_changed(replica, name)
             log.info("unloaded", replica=replica.name, model=name)
             return
         if refused := await self._refused(action):
@@ -209,7 +195,7 @@ class Reconciler:
         served = {(name, version) for version in versions}
         replica.loading |= served
         began_s = self._tried_at_s[replica.name, name] = time.monotonic()
-        self.on_act(replica, name)
+        self._observer.load_changed(replica, name)
         try:
             await replica.client.load(
                 name,
@@ -225,13 +211,13 @@ class Reconciler:
             replica.loading -= served
         took_s = time.monotonic() - began_s
         for version in versions:
-            self._failures.pop((replica.name, name, version), None)
+            self.loads.failures.pop((replica.name, name, version), None)
             if version not in replica.ready_versions(name):
-                self.load_times_s[replica.name, name, version] = took_s
+                self.loads.load_times_s[replica.name, name, version] = took_s
         self._applied[replica.name, name] = mark
         self._loaded_at_s[replica.name, name] = began_s
         replica.mark_ready(name, versions)
-        self.on_act(replica, name)
+        self._observer.load_changed(replica, name)
         log.info(
             "loaded",
             replica=replica.name,
@@ -259,9 +245,9 @@ class Reconciler:
         """Take note of failures; each further one of a version keeps it out for longer."""
         for version, reason in reasons.items():
             key = (replica.name, name, version)
-            attempts = self._failures[key].attempts + 1 if key in self._failures else 1
+            attempts = self.loads.failures[key].attempts + 1 if key in self.loads.failures else 1
             wait_s = min(_RETRY_FIRST_S * 2 ** (attempts - 1), _RETRY_LONGEST_S)
-            self._failures[key] = Failure(_clean(reason), attempts, time.monotonic() + wait_s)
+            self.loads.failures[key] = Failure(_clean(reason), attempts, time.monotonic() + wait_s)
             log.warning(
                 "load_failed",
                 replica=replica.name,
@@ -271,15 +257,7 @@ class Reconciler:
                 attempts=attempts,
                 retry_in_s=wait_s,
             )
-        self.on_act(replica, name)
-
-
-async def _nobody_waits() -> None:
-    """Until somebody has to be told first."""
-
-
-def _nobody_listens(_replica: Replica, _name: str) -> None:
-    """Until somebody does."""
+        self._observer.load_changed(replica, name)
 
 
 def _clean(reason: str) -> str:

@@ -84,7 +84,7 @@ async def test_a_load_that_takes_too_long_is_a_failed_load(triton: RunningTriton
     replica = Replica("busy", triton.endpoint)
     replica.observe([], read_at_s=time.monotonic())
     await reconciler.reconcile(replica)
-    failure = reconciler.failure(replica, "late", 1)
+    failure = reconciler.loads.failure(replica, "late", 1)
     assert failure is not None
     assert failure.reason == "Triton was not done within 0.02 s (LOAD_TIMEOUT_S)"
     assert failure.retry_at_s > time.monotonic()

@@ -32,7 +32,7 @@ class WorkerAnswers:
                 # Who was not let in has changed nothing.
                 if changes and "caller" in scope["state"]:
                     services: Services = scope["app"].state.services
-                    await services.siblings.caught_up()
+                    await services.peers.propagate()
             await send(message)
 
         await self._app(scope, receive, send_known)

@@ -237,7 +237,7 @@ def _model(services: Services, model: Model) -> ModelResponse:
         quarantined=dict(model.quarantined),
         replicas={
             replica.name: {
-                number: _state(*services.reconciler.state(replica, model.name, number))
+                number: _state(*services.loads.state(replica, model.name, number))
                 for number in sorted(model.versions)
             }
             for replica in services.replicas

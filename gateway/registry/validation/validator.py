@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway.converter.signature import TensorSignature
+from gateway.processes import describe_exit
 from gateway.registry.child_process import Ended, run_child
 from gateway.registry.validation.child import REPORT_FILE
 from gateway.registry.validation.report import STAGES, Report, Stage
-from gateway.triton.embedded.process import describe_exit
 
 _MODULE = "gateway.registry.validation.child"
 # For the report and what the process prints; it writes nothing else.

@@ -36,8 +36,9 @@ from gateway.rollouts.state.rollout import (
 from gateway.rollouts.statistics.analysis import analyse
 from gateway.rollouts.statistics.observations import Observations
 from gateway.rollouts.statistics.verdict import Verdict
+from gateway.store.cached_read import CachedRead
 from gateway.store.feedback import FeedbackStore
-from gateway.store.kept import Kept
+from gateway.store.outage import StoreOutage
 from gateway.store.rollout_tables import RolloutRow
 from gateway.store.rollouts import Change, RolloutStore
 
@@ -84,24 +85,18 @@ class Controller:
         self._now = now
         self._forgotten_at_s = 0.0
         self._leased_until_s = 0.0
-        self._kept = Kept(store.data_version, self._to_do)
+        self._cached = CachedRead(store.data_version, self._to_do)
         # A promotion may wait for a load for minutes: each rollout is worked on by itself.
         self._at_work: dict[str, asyncio.Task[None]] = {}
 
     async def follow(self) -> None:
         """Move all rollouts on, for ever, while this gateway holds the lease."""
-        reachable = True
+        outage = StoreOutage("rollouts_wait_for_the_store", "rollouts_go_on")
         try:
             while True:
-                try:
+                with outage.tolerated():
                     if await self._holds_lease():
                         await self._round()
-                except StoreUnavailable:
-                    if reachable:
-                        log.warning("rollouts_wait_for_the_store")
-                    reachable = False
-                else:
-                    reachable = True
                 await asyncio.sleep(self._poll_s)
         finally:
             tasks = list(self._at_work.values())
@@ -123,7 +118,7 @@ class Controller:
         return held
 
     async def _round(self) -> None:
-        live, failed = await self._kept.look()
+        live, failed = await self._cached.get()
         for row in live:
             self._start(row, self._move_on)
         before_s = self._now() - self._unload_after_s

@@ -36,8 +36,9 @@ from gateway.rollouts.state.plan import Plan
 from gateway.rollouts.statistics.evaluation import compare, evaluate
 from gateway.rollouts.statistics.metrics import Strategy
 from gateway.rollouts.statistics.verdict import Outcome
+from gateway.store.cached_read import CachedRead
 from gateway.store.evaluations import EvaluationStore
-from gateway.store.kept import Kept
+from gateway.store.outage import StoreOutage
 from gateway.store.rollout_tables import EvaluationRow, EvaluationSetRow
 from gateway.store.rollouts import RolloutStore
 
@@ -158,15 +159,14 @@ class Evaluations:
 
     async def follow(self, ask: AskVersion) -> None:
         """Evaluate what is not evaluated yet, for ever, while this gateway holds the lease."""
-        kept = Kept(self._rollouts.data_version, self._store.sets)
+        cached = CachedRead(self._rollouts.data_version, self._store.sets)
+        outage = StoreOutage("evaluations_wait_for_the_store", "evaluations_go_on")
         while True:
             await asyncio.sleep(_POLL_S)
-            try:
-                if (sets := await kept.look()) and await self._hold():
+            with outage.tolerated():
+                if (sets := await cached.get()) and await self._hold():
                     for found in sets:
                         await self._evaluate_missing(found, ask)
-            except StoreUnavailable:
-                log.debug("evaluations_wait_for_the_store")
 
     async def _hold(self) -> bool:
         return await self._rollouts.hold_lease(

@@ -24,6 +24,7 @@ from gateway.errors import AnswerNotFound, StoreUnavailable
 from gateway.rollouts.live.counting import StepCounts
 from gateway.rollouts.state.traffic import StepId, Trial
 from gateway.store.feedback import Answered, FeedbackStore
+from gateway.store.outage import StoreOutage
 from gateway.store.rollouts import RolloutStore
 
 log = structlog.get_logger(__name__)
@@ -228,18 +229,12 @@ class Recorder:
 
     async def follow(self, every_s: float) -> None:
         """Flush for ever; at the end once more."""
-        reachable = True
+        outage = StoreOutage("observations_wait_for_the_store", "observations_stored_again")
         try:
             while True:
                 await asyncio.sleep(every_s)
-                try:
+                with outage.tolerated():
                     await self.flush()
-                except StoreUnavailable:
-                    if reachable:
-                        log.warning("observations_wait_for_the_store")
-                    reachable = False
-                else:
-                    reachable = True
         finally:
             try:
                 await self.flush()

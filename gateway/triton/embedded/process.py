@@ -9,23 +9,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
-from pathlib import Path
 from typing import Self
 
 import psutil
 
+from gateway.processes import bound_to_this_process
 from gateway.triton.embedded.command import ServerCommand
-
-_LAUNCHER = Path(__file__).with_name("launch.py")
-
-
-def bound_to_this_process() -> tuple[str, ...]:
-    """
-    Return what comes before a command so that it dies with the thread that starts it; see
-    `launch.py`.
-    """
-    return (sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()))
 
 
 class TritonProcess:
@@ -128,18 +117,3 @@ class TritonProcess:
         """Kill, and wait for the end."""
         self.kill()
         await self._process.wait()
-
-
-def describe_exit(returncode: int) -> str:
-    """Say how a process ended: "exit status 1", "killed by SIGKILL"."""
-    if returncode >= 0:
-        return f"exit status {returncode}"
-    return f"killed by {_signal_name(-returncode)}"
-
-
-def _signal_name(number: int) -> str:
-    """Name a signal: "SIGKILL"; those without a name of their own by number: "signal 37"."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from gateway.processes import describe_exit
 from gateway.triton.embedded import orphans
 from gateway.triton.embedded.command import ServerCommand, server_command
 from gateway.triton.embedded.errors import AlreadyRunning, StartFailed
@@ -24,7 +25,7 @@ from gateway.triton.embedded.liveness import open_probe
 from gateway.triton.embedded.options import EmbeddedOptions
 from gateway.triton.embedded.ports import LOOPBACK, Ports, free_ports
 from gateway.triton.embedded.preflight import require_ready
-from gateway.triton.embedded.process import TritonProcess, describe_exit
+from gateway.triton.embedded.process import TritonProcess
 from gateway.triton.embedded.server_log import LogRecord, ServerLog
 from gateway.triton.endpoint import TritonEndpoint
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.triton.embedded.process import describe_exit
+from gateway.processes import describe_exit
 
 HALTED_S = 0.5
 REPLACED_S = 600.0

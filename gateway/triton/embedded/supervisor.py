@@ -11,16 +11,17 @@ A new server is empty. What should be loaded is known elsewhere, and `came_up` s
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
+from gateway.background import TaskSet, log_fault
 from gateway.backoff import early_deaths, restart_delay_s
+from gateway.processes import describe_exit
 from gateway.triton.embedded.errors import StartFailed
 from gateway.triton.embedded.liveness import open_probe
 from gateway.triton.embedded.options import EmbeddedListener, EmbeddedOptions, Unheard
-from gateway.triton.embedded.process import describe_exit
 from gateway.triton.embedded.server_log import LogRecord, ServerLog, clean_reason
 from gateway.triton.embedded.starter import Server, Starter
 from gateway.triton.embedded.stubs import StubWatch
@@ -44,7 +45,7 @@ class EmbeddedTriton:
         self._starter: Starter | None = None
         self._server: Server | None = None
         self._supervision: asyncio.Task[None] | None = None
-        self._notices: set[asyncio.Task[None]] = set()
+        self._notices = TaskSet()
         self.restarts = 0
 
     @property
@@ -85,7 +86,7 @@ class EmbeddedTriton:
         self._supervision = asyncio.create_task(
             self._supervise(self._starter, self._server), name="embedded-triton"
         )
-        self._supervision.add_done_callback(_report_fault)
+        self._supervision.add_done_callback(log_fault)
         return self._server.endpoint
 
     async def stop(self, *, idle: bool = False) -> None:
@@ -99,11 +100,10 @@ class EmbeddedTriton:
                 killed `exit_timeout_s` later. (After a failed reload of a version that serves,
                 Triton never ends by itself.)
         """
-        running = [task for task in (self._supervision, *self._notices) if task is not None]
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        if self._supervision is not None:
+            self._supervision.cancel()
+            await asyncio.wait([self._supervision])
+        await self._notices.close()
         starter, self._starter = self._starter, None
         server, self._server = self._server, None
         self._supervision = None
@@ -133,7 +133,10 @@ class EmbeddedTriton:
             deaths, server = await self._bring_back(starter, early_deaths(deaths, lived_s))
             self._server = server
             self.restarts += 1
-            self._notify(self._listener.came_up(server.endpoint))
+            # Beside the watch, which must go on meanwhile.
+            self._notices.start(
+                self._listener.came_up(server.endpoint), name="embedded-triton-listener"
+            )
 
     async def _bring_back(self, starter: Starter, deaths: int) -> tuple[int, Server]:
         """Start until it works; return the number of early deaths by then, and the server."""
@@ -217,20 +220,8 @@ class EmbeddedTriton:
         """Tell on the event loop, in order; a fault of the listener does not stop the watch."""
         asyncio.get_running_loop().call_soon(listener, *news)
 
-    def _notify(self, call: Coroutine[Any, Any, None]) -> None:
-        """Let the listener work beside the watch, which must go on meanwhile."""
-        task = asyncio.create_task(call, name="embedded-triton-listener")
-        self._notices.add(task)
-        task.add_done_callback(self._notices.discard)
-        task.add_done_callback(_report_fault)
-
 
 def _heard(record: LogRecord) -> None:
     """Pass on a warning or error of the server; called in the thread that reads its log."""
     tell = log.warning if record.level == "warning" else log.error
     tell("triton_log", source=record.source, message=clean_reason(record.message))
-
-
-def _report_fault(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (fault := task.exception()) is not None:
-        log.error("triton_supervision_fault", task=task.get_name(), exc_info=fault)

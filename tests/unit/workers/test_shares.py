@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.settings import Settings
-from gateway.workers.shares import share, share_of
+from gateway.workers.parent.shares import share, share_of
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])

@@ -9,10 +9,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import CollectorRegistry
 from prometheus_client.samples import Exemplar, Sample
 
-from gateway.siblings import Scraped
+from gateway.peers import Scraped
 from gateway.telemetry.observation import Observation
 from gateway.telemetry.prometheus import RequestInstruments
-from gateway.workers.totals import Totals
+from gateway.workers.parent.totals import Totals
 
 
 def _requests(value: float, *, model: str = "m", version: str = "1") -> CounterMetricFamily:

@@ -1,7 +1,7 @@
-"""Open rollouts: what they need of the settings and of the other services."""
+"""The rollouts of one gateway process: what they are made of, and their background work."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from gateway.background import run_in_background
@@ -16,7 +16,6 @@ from gateway.rollouts.live.recorder import Recorder
 from gateway.rollouts.live.trials import Trials
 from gateway.rollouts.state.traffic import Traffic, traffic_of
 from gateway.settings import Settings
-from gateway.siblings import Siblings
 from gateway.store.database import Database
 from gateway.store.evaluations import EvaluationStore
 from gateway.store.feedback import FeedbackStore
@@ -25,8 +24,8 @@ from gateway.store.rollouts import RolloutStore
 _FLUSH_S = 1.0
 
 
-class OpenRollouts:
-    """Rollouts of one gateway: `trials` for requests, `commands` for people."""
+class RunningRollouts:
+    """`trials` for requests, `commands` for people."""
 
     def __init__(
         self,
@@ -61,11 +60,17 @@ def open_rollouts(
     database: Database,
     registry: Registry,
     lifecycle: Lifecycle,
-    siblings: Siblings,
-) -> OpenRollouts:
-    """Make the parts. Routes follow every catalog from now on."""
+    recall: Callable[[str], Awaitable[tuple[str, int, int] | None]],
+) -> RunningRollouts:
+    """
+    Make the parts. Routes follow every catalog from now on.
+
+    Args:
+        settings, database, registry, lifecycle: What they work with.
+        recall: Finds the answer to a request that another process of this gateway gave.
+    """
     store, feedback = RolloutStore(database), FeedbackStore(database)
-    recorder = Recorder(store, feedback, elsewhere=siblings.recall)
+    recorder = Recorder(store, feedback, elsewhere=recall)
     mirror = Mirror(
         recorder,
         workers=settings.mirror_concurrency,
@@ -95,7 +100,7 @@ def open_rollouts(
         gateway=recorder.gateway,
     )
     routes = _Routes(registry)
-    return OpenRollouts(
+    return RunningRollouts(
         Trials(routes.traffic, recorder, mirror),
         Rollouts(store, feedback, registry, lifecycle, controller, recorder, evaluations),
         controller,

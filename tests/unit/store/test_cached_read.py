@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.store.kept import Kept
+from gateway.store.cached_read import CachedRead
 
 
 async def test_it_is_read_anew_only_after_a_commit() -> None:
@@ -18,8 +18,8 @@ async def test_it_is_read_anew_only_after_a_commit() -> None:
     async def read() -> int:
         return next(reads)
 
-    kept = Kept(version, read)
-    assert [await kept.look() for _ in range(6)] == [0, 0, 1, 1, 2, 3]
+    cached = CachedRead(version, read)
+    assert [await cached.get() for _ in range(6)] == [0, 0, 1, 1, 2, 3]
 
 
 async def test_a_read_that_failed_is_made_again() -> None:
@@ -35,7 +35,7 @@ async def test_a_read_that_failed_is_made_again() -> None:
             raise StoreUnavailable("away")
         return "content"
 
-    kept = Kept(version, read)
+    cached = CachedRead(version, read)
     with pytest.raises(StoreUnavailable):
-        await kept.look()
-    assert await kept.look() == "content"
+        await cached.get()
+    assert await cached.get() == "content"

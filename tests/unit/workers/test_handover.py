@@ -5,7 +5,8 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 
-from gateway.workers.door import Door, Entrance, Reception
+from gateway.workers.parent.acceptor import Acceptor
+from gateway.workers.wire.handover import Handover, HandoverReceiver
 
 
 class _Echo(asyncio.Protocol):
@@ -21,20 +22,20 @@ class _Echo(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def _reception(doors: list[Door]) -> AsyncIterator[tuple[str, int]]:
+async def _acceptor(handovers: list[Handover]) -> AsyncIterator[tuple[str, int]]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    reception = Reception(listener, lambda: doors)
-    reception.open()
+    acceptor = Acceptor(listener, lambda: handovers)
+    acceptor.open()
     try:
         yield listener.getsockname()
     finally:
-        reception.close()
+        acceptor.close()
 
 
-def _pair() -> tuple[Door, socket.socket]:
+def _pair() -> tuple[Handover, socket.socket]:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return Door(near), far
+    return Handover(near), far
 
 
 async def _answer(address: tuple[str, int]) -> bytes:
@@ -47,56 +48,56 @@ async def _answer(address: tuple[str, int]) -> bytes:
 async def test_connections_are_shared_evenly() -> None:
     """Twenty at once, ten to each worker."""
     pairs = [_pair() for _ in range(2)]
-    entrances = [Entrance(far) for _, far in pairs]
-    for name, entrance in zip((b"a", b"b"), entrances, strict=True):
-        entrance.open(lambda name=name: _Echo(name))  # type: ignore[misc]  # a default argument
-    async with _reception([door for door, _ in pairs]) as address:
+    receivers = [HandoverReceiver(far) for _, far in pairs]
+    for name, receiver in zip((b"a", b"b"), receivers, strict=True):
+        receiver.open(lambda name=name: _Echo(name))  # type: ignore[misc]  # a default argument
+    async with _acceptor([handover for handover, _ in pairs]) as address:
         answers = await asyncio.gather(*(_answer(address) for _ in range(20)))
     assert sorted(answers) == [b"a"] * 10 + [b"b"] * 10
-    assert [entrance.taken for entrance in entrances] == [10, 10]
-    for (door, _), entrance in zip(pairs, entrances, strict=True):
-        entrance.close()
-        assert door.close() == []
+    assert [receiver.taken for receiver in receivers] == [10, 10]
+    for (handover, _), receiver in zip(pairs, receivers, strict=True):
+        receiver.close()
+        assert handover.close() == []
 
 
 async def test_a_connection_that_a_dead_worker_did_not_take_is_anothers() -> None:
     """Handed over and not taken, it is not lost with the worker."""
     (dead, far), (alive, other) = _pair(), _pair()
-    doors = [dead]
+    handovers = [dead]
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    reception = Reception(listener, lambda: doors)
-    reception.open()
+    acceptor = Acceptor(listener, lambda: handovers)
+    acceptor.open()
     answer = asyncio.create_task(_answer(listener.getsockname()))
     while dead.load[0] == 0:  # noqa: ASYNC110 - nothing announces it
         await asyncio.sleep(0.001)
     far.close()
-    entrance = Entrance(other)
-    entrance.open(lambda: _Echo(b"alive"))
-    doors[:] = [alive]
-    reception.place(dead.close())
+    receiver = HandoverReceiver(other)
+    receiver.open(lambda: _Echo(b"alive"))
+    handovers[:] = [alive]
+    acceptor.place(dead.close())
     assert await answer == b"alive"
-    reception.close()
-    entrance.close()
+    acceptor.close()
+    receiver.close()
     alive.close()
 
 
 async def test_connections_wait_while_there_is_no_worker() -> None:
     """With nobody to take them they stay in the kernel's queue, and are answered later."""
-    doors: list[Door] = []
+    handovers: list[Handover] = []
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    reception = Reception(listener, lambda: doors)
-    reception.open()
+    acceptor = Acceptor(listener, lambda: handovers)
+    acceptor.open()
     answer = asyncio.create_task(_answer(listener.getsockname()))
     done, _ = await asyncio.wait([answer], timeout=0.1)
     assert not done
-    door, far = _pair()
-    entrance = Entrance(far)
-    entrance.open(lambda: _Echo(b"late"))
-    doors.append(door)
-    reception.open()
+    handover, far = _pair()
+    receiver = HandoverReceiver(far)
+    receiver.open(lambda: _Echo(b"late"))
+    handovers.append(handover)
+    acceptor.open()
     assert await answer == b"late"
-    reception.close()
-    entrance.close()
-    door.close()
+    acceptor.close()
+    receiver.close()
+    handover.close()

@@ -1,11 +1,11 @@
 """
 Become the program in the arguments, bound to live no longer than the parent.
 
-Runs as a script between fork and exec (`python -I -S launch.py PARENT_PID PROGRAM ARGUMENTS…`),
+Runs as a script between fork and exec (`python -I -S exec_bound.py PARENT_PID PROGRAM ARGUMENTS…`),
 because code in a forked child of a threaded process may deadlock. Standard library only.
 
 Source: prctl(2), PR_SET_PDEATHSIG: the signal comes when the thread that forked us ends, so the
-gateway starts the server from its event loop's thread.
+gateway starts its children from its event loop's thread.
 """
 
 import ctypes

@@ -15,19 +15,23 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import structlog
-from prometheus_client.core import Metric
 
+from gateway.background import log_fault
 from gateway.backoff import early_deaths, restart_delay_s
-from gateway.triton.embedded.process import bound_to_this_process, describe_exit
-from gateway.workers.door import Door
-from gateway.workers.link import Handlers, Link
-from gateway.workers.messages import Report
+from gateway.errors import GatewayError
+from gateway.processes import bound_to_this_process, describe_exit
+from gateway.workers.parent.worker import Worker
+from gateway.workers.wire.channel import Channel
+from gateway.workers.wire.handover import Handover
+from gateway.workers.wire.messages import Call
 
 log = structlog.get_logger(__name__)
+
+Answer = TypeVar("Answer")
 
 # A worker reports twice a second. One that hangs gets no more connections, and is killed at last.
 _AVOIDED_AFTER_S = 2.0
@@ -38,92 +42,72 @@ class WorkersFailed(Exception):
     """The gateway cannot run its workers; the text says why, as far as it is known."""
 
 
-@dataclass(eq=False)
-class Member:
-    """
-    One worker process.
+class WorkerPool:
+    """All of them."""
 
-    Attributes:
-        number: 1 … N; a successor has the number of its predecessor.
-        welcomed: It was told how things are, and is told what changes.
-        serving: It takes connections.
-        ready_at_s: Since when all is loaded, as it sees it (monotonic); None before.
-        generation, revision: Of the catalog and of the loads that it knows.
-        counted: What it had counted when it last said so.
-        report: What it last said of itself.
-        silent: It did not say in time that it knows a change; nobody waits for it.
-        heard_at_s: When it last reported (monotonic).
-        places: Shared places that it holds.
-    """
-
-    number: int
-    process: asyncio.subprocess.Process
-    door: Door
-    link: Link
-    welcomed: bool = False
-    serving: bool = False
-    ready_at_s: float | None = None
-    generation: int = -1
-    revision: int = -1
-    silent: bool = False
-    heard_at_s: float = field(default_factory=time.monotonic)
-    counted: list[Metric] = field(default_factory=list)
-    report: Report | None = None
-    places: int = 0
-
-    def lags(self, generation: int, revision: int) -> bool:
-        """Whether it has a catalog, and knows less than this."""
-        has_catalog = self.generation >= 0 and not self.silent
-        return has_catalog and (self.generation < generation or self.revision < revision)
-
-    def silent_for_s(self) -> float:
-        """Tell for how long it has not reported; 0 while it starts."""
-        return time.monotonic() - self.heard_at_s if self.ready_at_s is not None else 0.0
-
-
-class Pool:
-    """All of them. `handlers` answers a worker's calls, `ended` hears of its death."""
-
-    def __init__(
-        self,
-        workers: int,
-        *,
-        handlers: Callable[[Member], Handlers],
-        ended: Callable[[Member], None],
-    ) -> None:
-        self.members: dict[int, Member] = {}
-        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    def __init__(self, size: int) -> None:
+        """
+        Args:
+            size: How many workers there are to be.
+        """
+        self.workers: dict[int, Worker] = {}
+        loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[str] = loop.create_future()
         """Why the workers cannot run, once that is known."""
-        self._workers = workers
-        self._handlers = handlers
-        self._ended = ended
+        self._size = size
+        self._attendant: asyncio.Future[Callable[[Worker], AbstractContextManager[None]]] = (
+            loop.create_future()
+        )
+        self._end_listeners: list[Callable[[Worker], None]] = []
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
 
+    def on_end(self, listener: Callable[[Worker], None]) -> None:
+        """Call `listener` with every worker that has ended."""
+        self._end_listeners.append(listener)
+
+    def attend(self, attendant: Callable[[Worker], AbstractContextManager[None]]) -> None:
+        """Begin to hear what workers say: `attendant` says what is answered, and by whom."""
+        self._attendant.set_result(attendant)
+
     def start(self) -> None:
         """Start them all. Call it on the main thread: they die with the thread that starts them."""
         self._keepers = [
-            asyncio.create_task(self._keep(number)) for number in range(1, self._workers + 1)
+            asyncio.create_task(self._keep(number)) for number in range(1, self._size + 1)
         ]
         for keeper in self._keepers:
             keeper.add_done_callback(self._fault)
 
-    def __iter__(self) -> Iterator[Member]:
-        return iter(list(self.members.values()))
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(list(self.workers.values()))
 
-    def doors(self) -> list[Door]:
-        """List the doors of those that are ready and not hung; while none is, of all that serve."""
-        serving = [member for member in self if member.serving]
-        ready = [member for member in serving if member.ready_at_s is not None]
-        well = [member for member in ready if member.silent_for_s() < _AVOIDED_AFTER_S]
-        return [member.door for member in well or ready or serving]
+    def handovers(self) -> list[Handover]:
+        """List the ways to those that are ready and not hung; while none is, to all that serve."""
+        serving = [worker for worker in self if worker.serving]
+        ready = [worker for worker in serving if worker.ready_at_s is not None]
+        well = [worker for worker in ready if worker.silent_for_s() < _AVOIDED_AFTER_S]
+        return [worker.handover for worker in well or ready or serving]
 
-    def note_ready(self, member: Member) -> None:
+    def note_ready(self, worker: Worker) -> None:
         """Hear that a worker has everything loaded."""
-        member.ready_at_s = time.monotonic()
-        if sum(each.ready_at_s is not None for each in self) == self._workers:
+        worker.ready_at_s = time.monotonic()
+        if sum(each.ready_at_s is not None for each in self) == self._size:
             self._ready.set()
+
+    async def ask_all(
+        self, call: Call[Answer], *, within_s: float, but: Worker | None = None
+    ) -> list[tuple[Worker, Answer]]:
+        """Ask every worker that has a catalog the same; return what was answered in time."""
+        answers = []
+
+        async def ask(worker: Worker) -> None:
+            with contextlib.suppress(TimeoutError, GatewayError):
+                async with asyncio.timeout(within_s):
+                    answers.append((worker, await worker.channel.ask(call)))
+
+        await asyncio.gather(*(ask(each) for each in self if each.has_catalog and each is not but))
+        return answers
 
     async def all_ready(self) -> None:
         """
@@ -144,9 +128,9 @@ class Pool:
     def signal(self, number: int) -> None:
         """Send a signal to all of them, and start none again."""
         self._stopping.set()
-        for member in self:
+        for worker in self:
             with contextlib.suppress(ProcessLookupError):
-                member.process.send_signal(number)
+                worker.process.send_signal(number)
 
     async def stop(self, grace_s: float) -> None:
         """End them: in order, and what has not ended `grace_s` seconds later by force."""
@@ -179,24 +163,27 @@ class Pool:
     async def _live(self, number: int) -> tuple[str, float | None]:
         """Start a worker and wait for its end; tell how it ended and for how long it was ready."""
         try:
-            member = await self._spawn(number)
+            worker = await self._spawn(number)
         except OSError as error:
             return str(error), None
         if self._stopping.is_set():
             # It was on its way when the others were told.
-            member.process.kill()
-        status = await _until_end(member)
-        await self._bury(member)
-        if member.ready_at_s is None:
+            worker.process.kill()
+        attending = asyncio.create_task(self._attend(worker))
+        attending.add_done_callback(log_fault)
+        status = await _until_end(worker)
+        attending.cancel()
+        await self._remove(worker)
+        if worker.ready_at_s is None:
             return describe_exit(status), None
         if status and self._stopping.is_set():
             log.warning("worker_ended", worker=number, reason=describe_exit(status))
-        return describe_exit(status), time.monotonic() - member.ready_at_s
+        return describe_exit(status), time.monotonic() - worker.ready_at_s
 
-    async def _spawn(self, number: int) -> Member:
-        wire, far_wire = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with far_wire, far:
+    async def _spawn(self, number: int) -> Worker:
+        near_channel, far_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        near_handover, far_handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far_channel, far_handover:
             process = await asyncio.create_subprocess_exec(
                 *bound_to_this_process(),
                 sys.executable,
@@ -204,24 +191,29 @@ class Pool:
                 "gateway",
                 "worker",
                 str(number),
-                str(far_wire.fileno()),
-                str(far.fileno()),
+                str(far_channel.fileno()),
+                str(far_handover.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(far_wire.fileno(), far.fileno()),
+                pass_fds=(far_channel.fileno(), far_handover.fileno()),
                 start_new_session=True,
             )
-        # Its first call comes long after `handlers` is complete.
-        handlers: dict[str, Callable[..., object]] = {}
-        member = Member(number, process, Door(near), await Link.open(wire, handlers))
-        handlers.update(self._handlers(member))
-        self.members[number] = member
-        return member
+        worker = Worker(number, process, Handover(near_handover), Channel(near_channel))
+        self.workers[number] = worker
+        return worker
 
-    async def _bury(self, member: Member) -> None:
-        self.members.pop(member.number, None)
-        member.serving = member.welcomed = False
-        self._ended(member)
-        await member.link.close()
+    async def _attend(self, worker: Worker) -> None:
+        """Answer a worker, from when there is somebody to answer it to its end."""
+        attendant = await asyncio.shield(self._attendant)
+        with attendant(worker):
+            await worker.channel.start()
+            await worker.channel.closed.wait()
+
+    async def _remove(self, worker: Worker) -> None:
+        del self.workers[worker.number]
+        worker.serving = worker.follows = False
+        for listener in self._end_listeners:
+            listener(worker)
+        await worker.channel.close()
 
     def _fail(self, reason: str) -> None:
         if not self.failed.done():
@@ -233,15 +225,15 @@ class Pool:
             self._fail(f"A worker cannot be watched: {fault!r}")
 
 
-async def _until_end(member: Member) -> int:
+async def _until_end(worker: Worker) -> int:
     """Wait for the end of a worker, and bring it about if it hangs; return the exit status."""
-    ended = asyncio.create_task(member.process.wait())
+    ended = asyncio.create_task(worker.process.wait())
     was_silent = False
     while not ended.done():
         await asyncio.wait([ended], timeout=_AVOIDED_AFTER_S)
         # Twice in a row: if it was the parent that stood still, the reports are being read now.
-        before, was_silent = was_silent, member.silent_for_s() > _KILLED_AFTER_S
+        before, was_silent = was_silent, worker.silent_for_s() > _KILLED_AFTER_S
         if not ended.done() and before and was_silent:
-            log.error("worker_hangs", worker=member.number, pid=member.process.pid)
-            member.process.kill()
+            log.error("worker_hangs", worker=worker.number, pid=worker.process.pid)
+            worker.process.kill()
     return ended.result()

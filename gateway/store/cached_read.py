@@ -6,12 +6,12 @@ from typing import Generic, TypeVar
 Content = TypeVar("Content")
 
 
-class Kept(Generic[Content]):
+class CachedRead(Generic[Content]):
     """
     Reads anew only what may have changed.
 
     Args:
-        data_version: As `Database.data_version`; where that is None, every look reads.
+        data_version: As `Database.data_version`; where that is None, every call reads.
         read: Reads the content.
     """
 
@@ -22,9 +22,9 @@ class Kept(Generic[Content]):
     ) -> None:
         self._data_version = data_version
         self._read = read
-        self._kept: tuple[int | None, Content] | None = None
+        self._cached: tuple[int | None, Content] | None = None
 
-    async def look(self) -> Content:
+    async def get(self) -> Content:
         """
         Return the content as it is now.
 
@@ -33,6 +33,6 @@ class Kept(Generic[Content]):
         """
         # First: what is committed during the read is seen the next time.
         version = await self._data_version()
-        if self._kept is None or version is None or version != self._kept[0]:
-            self._kept = version, await self._read()
-        return self._kept[1]
+        if self._cached is None or version is None or version != self._cached[0]:
+            self._cached = version, await self._read()
+        return self._cached[1]

@@ -1,4 +1,4 @@
-"""Open everything that counts: the recorder, its writer, Prometheus, the samples, the roll-up."""
+"""Everything that counts: the recorder, its writer, Prometheus, the samples, the roll-up."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ from gateway.telemetry.observation import Observation
 from gateway.telemetry.prometheus import RequestInstruments
 from gateway.telemetry.request_metrics import Recorder
 from gateway.triton.embedded.stubs import Stub, StubWatch
-from gateway.triton.reconciler import Reconciler
+from gateway.triton.loads import LoadStates
 from gateway.triton.replicas import ReplicaSet
 
 
@@ -77,19 +77,20 @@ class Metrics:
         self.recorder.settle()
         return [*self.instruments.own(), lost_requests(self.recorder)]
 
-    def background(self, *, alone: bool = True) -> Iterator[Work]:
+    def background(self, *, shared_work: bool) -> Iterator[Work]:
         """
         Yield what has to run for as long as the gateway does.
 
         Args:
-            alone: This process is the only one of the gateway, or the one for what is done once.
+            shared_work: Whether this process samples replicas and rolls up, which one process of a
+                gateway does for all.
         """
         if self.enabled:
             yield partial(self.writer.follow, self.flush_interval_s)
             yield self.presence.follow
-        if self.enabled and alone:
+        if self.enabled and shared_work:
             yield self.sampler.follow
-        if alone:
+        if shared_work:
             yield self.rollup.follow
 
 
@@ -99,7 +100,7 @@ async def open_metrics(
     database: Database,
     registry: Registry,
     replicas: ReplicaSet,
-    reconciler: Reconciler,
+    loads: LoadStates,
 ) -> AsyncIterator[Metrics]:
     """Open them. At the end of the block what was counted is stored; no request comes after."""
     names = _Names(registry)
@@ -121,9 +122,7 @@ async def open_metrics(
 
     registry.on_change(keep_registered)
     instruments.add(
-        StateCollector(
-            lambda: registry.catalog, replicas, recorder, lambda: reconciler.load_times_s
-        )
+        StateCollector(lambda: registry.catalog, replicas, recorder, lambda: loads.load_times_s)
     )
     triton, rollouts = TritonMetrics(), RolloutStates(lambda: registry.catalog, database)
     instruments.add(triton)
@@ -155,7 +154,7 @@ async def open_metrics(
             replicas,
             samples,
             writer=name,
-            load_times_s=lambda: reconciler.load_times_s,
+            load_times_s=lambda: loads.load_times_s,
             stubs=lambda: _stubs(settings.data_dir),
         ),
         flush_interval_s=interval_s,
