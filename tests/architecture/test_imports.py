@@ -15,7 +15,8 @@ EVERYBODY = {
     "gateway.background",
     "gateway.errors",
     "gateway.settings",
-    "gateway.siblings",
+    "gateway.peers",
+    "gateway.processes",
 }
 DOORS: dict[str, set[str]] = {
     "gateway.api": {
