@@ -14,6 +14,7 @@ What can be wrong with a model, a name or a repository. Every error has a stable
     ├── VersionExists           version_exists
     ├── VersionMissing          version_missing
     ├── PathEscapes             path_escapes
+    ├── RepositoryUnreadable    repository_unreadable
     └── StorageFull             storage_full
 
 The texts name models, versions and tensors, never paths: they may be shown to whoever uploaded.
@@ -98,6 +99,12 @@ class PathEscapes(ToolError):
     """A symbolic link leads out of the repository."""
 
     code = "path_escapes"
+
+
+class RepositoryUnreadable(ToolError):
+    """What lies in a model's place cannot be read: no directory, no permission, a bad disk."""
+
+    code = "repository_unreadable"
 
 
 class StorageFull(ToolError):

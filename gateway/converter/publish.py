@@ -12,7 +12,6 @@ nothing as long as the versions are loaded with a configuration of their own, as
 Source: Triton, Model Repository; Triton, Model Management.
 """
 
-import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,11 +21,12 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from gateway.converter import model_config
 from gateway.converter.digests import digest_file
-from gateway.converter.errors import ModelInvalid, NameConflict, VersionExists
+from gateway.converter.errors import ModelInvalid
 from gateway.converter.existing_config import complete, fits, with_labels
 from gateway.converter.model_config import ConfigOptions
 from gateway.converter.model_writer import write_model
 from gateway.converter.names import check_model_name, check_version
+from gateway.converter.place import check_version_place
 from gateway.converter.plan import LABELS_FILE, Plan, plan_version
 from gateway.converter.published import (
     CONFIG_FILE,
@@ -43,7 +43,6 @@ from gateway.converter.repository_writer import (
     copy_synced,
     publish_into_model,
     publish_model,
-    refuse_escape,
     staging_folder,
     synced_file,
     write_synced,
@@ -93,6 +92,7 @@ def publish_version(
         ModelInvalid, ExternalDataForbidden, SignatureUnsupported: The model is refused.
         ConfigInvalid: The model has a config.pbtxt that cannot be read.
         PathEscapes: The model's directory is a link out of the repository.
+        RepositoryUnreadable: The model's directory cannot be read.
         VersionExists: The version is published already.
         StorageFull: No space is left; nothing was changed.
     """
@@ -102,7 +102,7 @@ def publish_version(
         raise ModelInvalid("The model is not a file.")
     model = repository / name
     with staging_folder(repository) as staging:
-        _check_place(repository, name, version)
+        check_version_place(repository, name, version)
         # <staging>/NAME is laid out as the model's directory will be.
         staged = staging / name / str(version)
         staged.mkdir(parents=True)
@@ -197,16 +197,3 @@ def _keep_tuning(
         del tuned.model_warmup[:]  # this graph may not take its shapes
     tuned = with_labels(tuned, config.output[0].label_filename, output=config.output[0].name)
     return model_config.with_versions(tuned, config.version_policy.specific.versions)
-
-
-def _check_place(repository: Path, name: str, version: int) -> None:
-    folded = name.casefold()
-    for entry in repository.iterdir():
-        if entry.name != name and entry.name.casefold() == folded:
-            raise NameConflict(
-                f"{name} differs from the model {entry.name} in nothing but case; on some file "
-                "systems they would be one."
-            )
-    refuse_escape(repository / name, repository)
-    if os.path.lexists(repository / name / str(version)):
-        raise VersionExists(f"Version {version} of {name} is published already.")

@@ -8,6 +8,7 @@ What lies in a model repository, whoever put it there.
 Source: Triton, Model Repository.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from gateway.converter.model_config import ConfigOptions
 from gateway.converter.names import check_model_name, check_version, parse_version
 from gateway.converter.onnx_signature import read_signature
 from gateway.converter.plan import LABELS_FILE, plan_version
-from gateway.converter.repository_writer import refuse_escape
+from gateway.converter.repository_writer import read_errors, refuse_escape
 from gateway.converter.signature import ModelSignature, TensorSignature
 from gateway.converter.uint8_input import AS_IT_IS
 
@@ -68,11 +69,17 @@ def read_published(repository: Path, name: str, version: int) -> PublishedVersio
         NameInvalid, VersionInvalid: The name or the number is not allowed.
         VersionMissing: There is no such version.
         PathEscapes: A link leads out of the repository.
+        RepositoryUnreadable: The file system does not let it be read.
         ConfigInvalid: The config.pbtxt cannot be read, or is that of another model.
         ModelInvalid, ExternalDataForbidden, SignatureUnsupported: The model cannot be served.
     """
     check_model_name(name)
     check_version(version)
+    with read_errors(name):
+        return _describe(repository, name, version)
+
+
+def _describe(repository: Path, name: str, version: int) -> PublishedVersion:
     path = repository / name / str(version) / MODEL_FILE
     if not path.is_file():
         raise VersionMissing(f"There is no version {version} of {name} in the repository.")
@@ -106,13 +113,25 @@ def newest_input(repository: Path, name: str) -> TensorSignature | None:
 
 
 def read_labels(repository: Path, name: str, version: int) -> tuple[str, ...] | None:
-    """Read the class names that were published with a version; None if there were none."""
+    """
+    Read the class names that were published with a version; None if there were none.
+
+    Raises:
+        ConfigInvalid: The file is not UTF-8.
+        PathEscapes: It is a link out of the repository.
+    """
     path = repository / check_model_name(name) / str(check_version(version)) / LABELS_FILE
     if not path.is_file():
         return None
     refuse_escape(path, repository)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(
+            f"The {LABELS_FILE} of version {version} of {name} is not UTF-8. Mend it, or remove it."
+        ) from error
     # Not splitlines(): a label may hold what Unicode calls a line end.
-    return tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    return tuple(text.removesuffix("\n").split("\n"))
 
 
 def published_versions(repository: Path, name: str) -> list[int]:
@@ -120,25 +139,20 @@ def published_versions(repository: Path, name: str) -> list[int]:
     model = repository / check_model_name(name)
     if not model.is_dir():
         return []
-    found = []
-    for entry in model.iterdir():
-        try:
-            number = parse_version(entry.name)
-        except VersionInvalid:
-            continue  # Triton overlooks it too
-        if entry.is_dir():
-            found.append(number)
-    return sorted(found)
+    return [number for number in _taken_numbers(model) if (model / str(number)).is_dir()]
 
 
 def next_version(repository: Path, name: str) -> int:
     """
-    Tell the number after the highest that lies in the repository.
+    Tell the number after the highest that lies in the repository. A file or a dangling link in a
+    version's place takes its number too.
 
     Raises:
         VersionInvalid: There is none after it.
     """
-    return check_version(max(published_versions(repository, name), default=0) + 1)
+    model = repository / check_model_name(name)
+    taken = _taken_numbers(model) if model.is_dir() else []
+    return check_version(max(taken, default=0) + 1)
 
 
 def read_config(model: Path) -> str | None:
@@ -150,16 +164,39 @@ def read_config(model: Path) -> str | None:
         PathEscapes: It is a link out of the repository.
     """
     path = model / CONFIG_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     refuse_escape(path, model.parent)
+    if not path.is_file():
+        raise _config_invalid(model, "is no file")
     try:
         text = path.read_text(encoding="utf-8")
+        parsed = model_config.parse(text)
     except UnicodeDecodeError as error:
-        raise ConfigInvalid(f"The config.pbtxt of {model.name} is not UTF-8.") from error
-    if model_config.parse(text).name not in {"", model.name}:
-        raise ConfigInvalid(f"The config.pbtxt of {model.name} is that of another model.")
+        raise _config_invalid(model, "is not UTF-8") from error
+    except ConfigInvalid as error:
+        raise _config_invalid(model, f"cannot be read ({error.__cause__})") from error
+    if parsed.name not in {"", model.name}:
+        raise _config_invalid(model, f"says that it is that of {parsed.name[:128]!r}")
     return text
+
+
+def _config_invalid(model: Path, what: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"The config.pbtxt of {model.name} {what}. Mend it, or remove it: the next version that "
+        "is published brings a new one."
+    )
+
+
+def _taken_numbers(model: Path) -> list[int]:
+    """List the numbers that something in a model's directory has, in order."""
+    found = []
+    for entry in model.iterdir():
+        try:
+            found.append(parse_version(entry.name))
+        except VersionInvalid:
+            continue  # Triton overlooks it too
+    return sorted(found)
 
 
 def _text_to_load_with(

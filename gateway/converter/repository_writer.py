@@ -19,7 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from gateway.converter.errors import PathEscapes, StorageFull, VersionExists
+from gateway.converter.errors import (
+    PathEscapes,
+    RepositoryUnreadable,
+    StorageFull,
+    VersionExists,
+)
 
 STAGING = ".staging"
 _CHUNK_BYTES = 1 << 20
@@ -132,9 +137,13 @@ def refuse_escape(path: Path, repository: Path) -> None:
     Check that `path`, once every symbolic link is followed, still lies in the repository.
 
     Raises:
-        PathEscapes: It does not.
+        PathEscapes: It does not, or the links lead in a circle.
     """
-    if not path.resolve().is_relative_to(repository.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(repository.resolve())
+    except RuntimeError as error:  # how pathlib says ELOOP
+        raise PathEscapes(f"{path.name} is a symbolic link that leads to itself.") from error
+    if not inside:
         raise PathEscapes(f"{path.name} is a symbolic link that leads out of the repository.")
 
 
@@ -156,6 +165,17 @@ def storage_errors() -> Iterator[None]:
         if error.errno in _NO_SPACE:
             raise StorageFull("No space is left in the repository; nothing was changed.") from error
         raise
+
+
+@contextlib.contextmanager
+def read_errors(name: str) -> Iterator[None]:
+    """Turn a failure to read a model's directory into RepositoryUnreadable."""
+    try:
+        yield
+    except OSError as error:
+        raise RepositoryUnreadable(
+            f"The directory of {name} in the repository cannot be read: {error.strerror}."
+        ) from error
 
 
 def _rename_new(source: Path, target: Path) -> None:

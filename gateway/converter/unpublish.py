@@ -6,13 +6,14 @@ place.
 Source: Triton, Model Repository.
 """
 
+import os
 from pathlib import Path
 
 from gateway.converter import model_config
 from gateway.converter.names import check_model_name, check_version
+from gateway.converter.place import check_model_place
 from gateway.converter.published import CONFIG_FILE, published_versions, read_config
 from gateway.converter.repository_writer import (
-    refuse_escape,
     staging_folder,
     sync_directory,
     write_synced,
@@ -34,14 +35,15 @@ def remove_version(
     Raises:
         NameInvalid, VersionInvalid: The name or the number is not allowed.
         PathEscapes: A link leads out of the repository.
+        RepositoryUnreadable: The model's directory is none, or cannot be read.
         ConfigInvalid: The config.pbtxt cannot be read.
         StorageFull: The disk is so full that nothing can be prepared.
     """
     model = repository / check_model_name(name)
     place = model / str(check_version(version))
+    check_model_place(repository, name)
     if not model.is_dir():
         return
-    refuse_escape(model, repository)
     remaining = [number for number in published_versions(repository, name) if number != version]
     with staging_folder(repository) as staging:
         if not remaining:
@@ -53,7 +55,7 @@ def remove_version(
         if text is not None:
             write_synced(staging / CONFIG_FILE, text)
             (staging / CONFIG_FILE).replace(model / CONFIG_FILE)
-        if place.is_dir():
+        if os.path.lexists(place):
             place.rename(staging / str(version))
         sync_directory(model)
 

@@ -1,7 +1,9 @@
 """The converter's and the validation's codes, as errors of the gateway."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
+from gateway.converter.errors import ToolError
 from gateway.errors import (
     GatewayError,
     ModelRejected,
@@ -21,3 +23,12 @@ def refusal_of(code: str, detail: str) -> GatewayError:
     """Make the error for a code: its own class if it has one, else a rejected model's."""
     known = _CLASSES.get(code)
     return known(detail) if known is not None else ModelRejected(detail, code=code)
+
+
+@contextlib.contextmanager
+def as_refusals() -> Iterator[None]:
+    """Let what the converter raises leave the block as the gateway's error of the same code."""
+    try:
+        yield
+    except ToolError as error:
+        raise refusal_of(error.code, str(error)) from error

@@ -21,7 +21,7 @@ import structlog
 
 from gateway.converter.errors import ToolError
 from gateway.converter.names import check_model_name
-from gateway.converter.publish import next_version
+from gateway.converter.place import check_model_place, free_version
 from gateway.converter.unpublish import remove_version
 from gateway.errors import (
     DeadlineExceeded,
@@ -32,13 +32,14 @@ from gateway.errors import (
 )
 from gateway.registry.identity import champion_input, find_version, record_digest
 from gateway.registry.publishing import Published, publish
-from gateway.registry.refusals import refusal_of
+from gateway.registry.refusals import as_refusals, refusal_of
 from gateway.registry.registry import Registry
 from gateway.registry.staging import Staging
 from gateway.registry.validation.report import Report
 from gateway.registry.validation.validator import Validated, Validator
 from gateway.registry.versions import ModelVersion
 from gateway.store.registrations import Claim, RegistrationStore
+from gateway.store.tables import UnsettledRow
 from gateway.store.versions import NewVersion
 
 log = structlog.get_logger(__name__)
@@ -161,6 +162,8 @@ class Registration:
             )
             if known is not None:
                 return Registered(known, created=False, warnings=())
+            # Before the minutes of validation; and once more before a number is claimed.
+            await self._check_place(name)
             async with self._validating:
                 validated = await self._validator.validate(
                     upload.path,
@@ -195,31 +198,58 @@ class Registration:
 
         Raises:
             VersionInUse: An alias, a load or a rollout holds one of them; nothing was deleted.
+            ModelRejected: The model's directory, or its config.pbtxt, is in a state in which no
+            version can be taken out of it; nothing was deleted.
         """
         async with self._locks[name]:
+            await self._check_place(name)
             await self.store.delete_versions(
                 name, versions, whole=whole, owner=self.staging.owner, actor=actor
             )
             await self._registry.refresh()
             for version in versions:
-                await self._remove_files(name, version)
+                await self._remove_or_leave(name, version)
         log.info("versions_deleted", model=name, versions=list(versions))
 
-    async def recover(self, name: str | None = None) -> None:
-        """Settle what gateways that are gone have left: of one model, or of all."""
+    async def recover(self) -> None:
+        """
+        Settle what gateways that are gone have left. What is wrong with one model's directory is
+        logged and left for the next time: the others have nothing to do with it.
+
+        Raises:
+            StoreUnavailable: The database cannot be read.
+        """
+        for row in await self.store.unsettled():
+            try:
+                await self._settle(row)
+            except (ToolError, OSError) as error:
+                _log_left(row.model, row.version, error)
+
+    async def _recover(self, name: str) -> None:
+        """Settle what gateways that are gone have left of one model, whose lock is held."""
         for row in await self.store.unsettled(name):
-            # Our own: whoever asks holds the name's lock, so that nobody here is at it any more.
-            if row.owner != self.staging.owner and self.staging.alive(row.owner):
-                continue
-            if await self.store.is_recorded(row.model, row.version):
-                await self.store.release(row.model, row.version)
-                continue
-            await self._remove_files(row.model, row.version)
-            log.warning("unfinished_version_removed", model=row.model, version=row.version)
+            with as_refusals():
+                await self._settle(row)
+
+    async def _settle(self, row: UnsettledRow) -> None:
+        # Our own: whoever asks holds the name's lock, so that nobody here is at it any more.
+        if row.owner != self.staging.owner and self.staging.alive(row.owner):
+            return
+        if await self.store.is_recorded(row.model, row.version):
+            await self.store.release(row.model, row.version)
+            return
+        await self._remove_files(row.model, row.version)
+        log.warning("unfinished_version_removed", model=row.model, version=row.version)
+
+    async def _check_place(self, name: str) -> None:
+        """Refuse what a model's directory does not allow, before anything is changed."""
+        with as_refusals():
+            await asyncio.to_thread(check_model_place, self._repository, name)
 
     async def _claim(self, name: str, upload: Upload, record_digest: str) -> Claim:
         """Claim a number; wait while another gateway publishes the same bytes."""
-        at_least = await asyncio.to_thread(next_version, self._repository, name)
+        with as_refusals():
+            at_least = await asyncio.to_thread(free_version, self._repository, name)
         try:
             async with asyncio.timeout(_PENDING_TIMEOUT_S):
                 while True:
@@ -235,7 +265,7 @@ class Registration:
                     if claim.owner != self.staging.owner and self.staging.alive(claim.owner):
                         await asyncio.sleep(_PENDING_POLL_S)
                     else:
-                        await self.recover(name)
+                        await self._recover(name)
         except TimeoutError:
             raise DeadlineExceeded(f"Another gateway is still publishing {name}.") from None
 
@@ -270,9 +300,16 @@ class Registration:
         """Undo a failed publication; where that cannot be done now, the claim stays for later."""
         try:
             if not await self.store.is_recorded(name, version):
-                await self._remove_files(name, version)
+                await self._remove_or_leave(name, version)
+        except StoreUnavailable as error:
+            _log_left(name, version, error)
+
+    async def _remove_or_leave(self, name: str, version: int) -> None:
+        """Remove a version's files; where that fails, its claim has the next start do it."""
+        try:
+            await self._remove_files(name, version)
         except (StoreUnavailable, ToolError, OSError) as error:
-            log.warning("unfinished_version_left", model=name, version=version, reason=str(error))
+            _log_left(name, version, error)
 
     async def _remove_files(self, name: str, version: int) -> None:
         model = self._registry.catalog.models.get(name)
@@ -280,6 +317,10 @@ class Registration:
         config = left[max(left)].config if left else None
         await asyncio.to_thread(remove_version, self._repository, name, version, config_text=config)
         await self.store.release(name, version)
+
+
+def _log_left(name: str, version: int, error: Exception) -> None:
+    log.warning("unfinished_version_left", model=name, version=version, reason=str(error))
 
 
 class _Place:

@@ -10,7 +10,6 @@ repository.
 """
 
 import asyncio
-from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
@@ -20,12 +19,15 @@ from gateway.converter.digests import digest_file
 from gateway.converter.errors import ToolError
 from gateway.converter.model_config import ConfigOptions, placement_for_machine
 from gateway.converter.names import check_model_name
+from gateway.converter.place import check_model_place
 from gateway.converter.publish import (
     PublishedVersion,
     next_version,
     publish_version,
+    published_versions,
     read_published,
 )
+from gateway.converter.published import MODEL_FILE
 from gateway.converter.uint8_input import InputPolicy
 from gateway.errors import GatewayError, VersionConflict
 from gateway.registry.identity import champion_input, find_version, record_digest
@@ -51,17 +53,20 @@ async def adopt_repository(registry: Registry, repository: Path) -> list[str]:
         The names that were adopted.
     """
     adopted = []
-    for name, versions in sorted((await asyncio.to_thread(_list_repository, repository)).items()):
+    for name in await asyncio.to_thread(_list_repository, repository):
         if name in registry.catalog.models:
             continue
         try:
+            versions = await asyncio.to_thread(_list_versions, repository, name)
+            if not versions:
+                continue
             for version in versions:
                 published = await asyncio.to_thread(read_published, repository, name, version)
                 aliases = [CHAMPION] if version == versions[-1] else []
                 await registry.store.add_version(
                     _row(published, REPOSITORY), actor=_ACTOR, aliases=aliases
                 )
-        except (ToolError, VersionConflict) as error:
+        except (ToolError, VersionConflict, OSError) as error:
             log.warning("model_skipped", model=name, source=REPOSITORY, reason=str(error))
         else:
             adopted.append(name)
@@ -162,28 +167,25 @@ def _list_folder(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.onnx") if path.is_file())
 
 
-def _list_repository(repository: Path) -> dict[str, list[int]]:
-    """Find the directories that hold numbered versions with a model.onnx in them."""
-    found: dict[str, list[int]] = {}
+def _list_repository(repository: Path) -> list[str]:
+    """List what may be models: every entry that is not hidden and no file."""
     if not repository.is_dir():
-        return found
-    for directory in repository.iterdir():
-        if directory.name.startswith(".") or not directory.is_dir():
-            continue
-        versions = _numbered(directory.iterdir())
-        if versions:
-            found[directory.name] = versions
-    return found
-
-
-def _numbered(directories: Iterable[Path]) -> list[int]:
+        return []
     return sorted(
-        int(path.name)
-        for path in directories
-        if path.name.isdecimal()
-        and not path.name.startswith("0")
-        and (path / "model.onnx").is_file()
+        entry.name
+        for entry in repository.iterdir()
+        if not entry.name.startswith(".") and not entry.is_file()
     )
+
+
+def _list_versions(repository: Path, name: str) -> list[int]:
+    """List the versions of a model that have a file of their own."""
+    check_model_place(repository, name)
+    return [
+        version
+        for version in published_versions(repository, name)
+        if (repository / name / str(version) / MODEL_FILE).is_file()
+    ]
 
 
 def _row(published: PublishedVersion, source: str) -> NewVersion:

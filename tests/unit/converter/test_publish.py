@@ -403,13 +403,13 @@ def test_missing_version_is_said_to_be_missing(source: Path, repository: Path) -
 
 
 def test_next_version_counts_what_triton_counts(repository: Path) -> None:
-    """01, abc and files are no versions; after the largest number there is none."""
+    """01, abc and files are no versions, but a file takes its number; after the last is none."""
     assert next_version(repository, "m") == 1
     for entry in ("2", "10", "01", "099", "abc", ".20"):
         (repository / "m" / entry).mkdir(parents=True)
     (repository / "m/30").write_bytes(b"")
     assert published_versions(repository, "m") == [2, 10]
-    assert next_version(repository, "m") == 11
+    assert next_version(repository, "m") == 31
     (repository / "m" / str(MAX_VERSION)).mkdir()
     with pytest.raises(VersionInvalid):
         next_version(repository, "m")
