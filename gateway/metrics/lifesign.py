@@ -1,10 +1,10 @@
 """
-How a killed process is found, and when it died: a file in the data folder that it keeps locked and
-touches several times a second.
+Find out that a process was killed, and when. Each process keeps a file in the data folder locked,
+and touches it several times a second.
 
-The kernel opens the lock when the process ends, however it ends; the file stays with the time of
-its last touch. A process that stops in order takes its file away. A file that is there and not
-locked is that of a process that was killed.
+The kernel releases the lock when the process ends, however it ends; the file stays, with the time
+of the last touch. A process that stops in order removes its file. So a file that is not locked
+belonged to a process that was killed.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """
-What a killed process lost: found at the next start on the same data folder, told and stored.
+Find at start what a killed predecessor on the same data folder lost; log it and store it.
 
-Its row says up to when everything is stored, its file when it was last alive. What lies between is
-lost: what was counted since its last flush, or since the database went away.
+Its row says until when its counts are stored, its file when it was last alive. The counts between
+the two are lost: those since its last flush, or since the database went away.
 """
 
 import asyncio

@@ -2,9 +2,9 @@
 Keeping the stored metrics small: minutes become hours, hours become days, and what is older than
 its retention goes.
 
-Every gateway may try; whoever moves the level first has done it, and the others find it done. A
-span is rolled up an hour after its end; a gateway that still held minutes of it back, because it
-could not reach the database, has it rolled up again.
+Every gateway may try; the first one to move the level does the work, and the others find it done. A
+span is rolled up an hour after its end. If a gateway that could not reach the database stores
+minutes of it later, the span is rolled up again.
 """
 
 import asyncio

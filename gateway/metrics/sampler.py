@@ -1,8 +1,8 @@
 """
 Samples of versions: what Triton says of them, and the memory of the processes that run them.
 
-Once a minute each replica is asked for its statistics; what was added since the last time is
-stored. A counter that is smaller than last time belongs to a new process and counts as it is.
+Once a minute each replica is asked for its statistics, and the growth since then is stored. A
+counter that is smaller than last time belongs to a new process and is taken as it is.
 """
 
 import asyncio

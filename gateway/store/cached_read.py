@@ -1,4 +1,4 @@
-"""What was read from the database, kept for as long as nobody commits anything."""
+"""Keep what was read from the database for as long as nobody commits anything."""
 
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar

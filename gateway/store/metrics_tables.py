@@ -3,8 +3,8 @@ The tables of stored metrics. They refer to no other table: what was measured of
 the version.
 
     request_metrics   requests by span of time, endpoint, model, version, status, writer
-    metrics_levels    how far each resolution is complete, and from when on it is kept
-    metrics_writers   the processes that count, and up to when what they counted is stored
+    metrics_levels    until when each resolution is complete, and since when it is kept
+    metrics_writers   the processes that count, and until when their counts are stored
     version_samples   what was measured beside requests: memory, load time, Triton's statistics
 """
 

@@ -1,10 +1,10 @@
 """
 The processes that count, and what is missing because one of them was killed.
 
-A process says with every flush up to when its counts are stored, in the transaction that stores
-them (`request_metrics.py`). One that stops in order takes its row away. So a row that stays behind
-tells from when on counts are missing; until when is written by whoever finds that the process is
-dead.
+With every flush a process records until when its counts are stored, in the transaction that stores
+them (`request_metrics.py`). One that stops in order deletes its row. A row that stays
+behind says when the missing counts begin. Whoever finds that the process is dead writes when they
+end.
 """
 
 from collections.abc import Sequence

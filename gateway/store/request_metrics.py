@@ -7,9 +7,9 @@ write may be repeated, and gateways add up when rows are read. What is rolled up
 
 `metrics_levels` says for each resolution up to when it is complete and from when on it still has
 its rows; moving both in the transaction that writes or deletes rows keeps a reader from counting
-anything twice or not at all. A minute that comes when its hour is complete already takes that back:
-the hour is read from its minutes again until it is rolled up once more. Nothing is ever added to
-what was rolled up, so that it does not matter how much of the minute was in it.
+anything twice or not at all. When a minute is stored after its hour was completed, the
+hour is read from its minutes again until it is rolled up once more. Nothing is ever added to what
+was rolled up, so it does not matter how much of the minute was in it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

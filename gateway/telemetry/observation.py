@@ -1,9 +1,8 @@
 """
 What is noted about one request while it is answered, and counted when it has been.
 
-Whoever learns something writes it here: the route its model, the runner the version that it chose
-and how long each stage took, the error handler the error's code. Nobody counts but the recorder,
-once, at the end.
+The route writes its model here, the runner the version that it chose and how long each stage took,
+the error handler the error's code. Only the recorder counts, once, at the end.
 """
 
 from dataclasses import dataclass, field

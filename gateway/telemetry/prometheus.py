@@ -2,8 +2,8 @@
 Metrics for Prometheus, by its conventions: base units, `_total` for what only grows, labels only
 from registered names. Series of a version go when the version does.
 
-The client library has no native histograms to write yet; the buckets below cover a tensor of a
-small model up to a request that waits for its deadline.
+The client library cannot write native histograms yet. The buckets below reach from a tensor of a
+small model to a request that waits for its deadline.
 
 Source: Prometheus, "Metric and label naming"; the OpenMetrics specification.
 """

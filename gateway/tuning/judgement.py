@@ -2,7 +2,7 @@
 Which candidate is best, and whether it is better than what there is. Pure: measurements come in.
 
 Measurements come in rounds. In one round every candidate that is still in the search is measured
-once, in an order of chance, so that what happens on the machine meanwhile happens to all of them;
+once, in random order, so that what happens on the machine meanwhile happens to all of them;
 a candidate is judged by the medians of its rounds.
 
 The rules, by what is wanted:

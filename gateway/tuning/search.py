@@ -91,7 +91,7 @@ class Search:
         measure: Measures one candidate once.
         load_s: What loading one costs, seconds.
         budget: The time.
-        shuffle: Puts a list into an order of chance, in place.
+        shuffle: Shuffles a list in place.
         on_round: Is told what is being measured, for people.
     """
 

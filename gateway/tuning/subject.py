@@ -118,7 +118,7 @@ def read_subject(
 
 def make_input(wanted: TensorSignature, shape: tuple[int, ...] | None) -> npt.NDArray[np.generic]:
     """
-    Make an input of pixels of chance, 0 to 255, the same at every call.
+    Make an input of random pixels, 0 to 255, the same at every call.
 
     Args:
         wanted: The input.

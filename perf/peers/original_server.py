@@ -1,5 +1,5 @@
 """
-The small server that the gateway replaces, written anew: one process of FastAPI, `def` endpoints in
+The small server that the gateway replaces, rewritten: one process of FastAPI, `def` endpoints in
 its thread pool, onnxruntime in the same process with its default options, Pillow, the standard
 library's base64, uvicorn's defaults.
 

@@ -110,7 +110,7 @@ class FastRuns:
         Answer a run.
 
         Args:
-            scope: The request, in the words of ASGI.
+            scope: The request, as ASGI describes it.
             image: The image file's bytes.
             seen: Says which model; takes note of what is to be counted.
         """

@@ -53,7 +53,7 @@ def render_digit(
     Args:
         ink_map: [8, 8], 0 (paper) to 16 (ink), as scikit-learn's digits are.
         style: Between which limits to draw.
-        rng: The only source of chance: the same state draws the same picture.
+        rng: The only source of randomness: the same state draws the same picture.
 
     Returns:
         An RGB picture, its shorter side within style.side_px.

@@ -43,7 +43,7 @@ class Recipe:
     seed: int
     channels: tuple[int, ...]
     epochs: int
-    """Every epoch draws the digits anew …"""
+    """Every epoch draws the digits again …"""
     repeats: int
     """… and goes over those drawings this often: drawing costs more than learning."""
     digits: int
@@ -71,7 +71,7 @@ class Features:
         return features[0]
 
     def drawn(self, digits: Digits, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """[n, 1, 16, 16] of digits, each drawn anew."""
+        """[n, 1, 16, 16] of digits, each drawn again."""
         return np.stack([self.of(render_digit(m, Style(), rng)) for m in digits.maps])
 
 
