@@ -28,7 +28,7 @@ from gateway.settings import Settings
 from gateway.telemetry.tracing import triton_arguments
 from gateway.triton.discovery import Discovery, parse_triton_url
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
-from gateway.triton.embedded_replica import EmbeddedReplica, TritonListener
+from gateway.triton.embedded.replica import EmbeddedReplica, TritonListener
 from gateway.triton.loads import LoadStates
 from gateway.triton.monitor import Monitor, Repairs
 from gateway.triton.reconciler import LoadObserver, Reconciler, Unobserved

@@ -1,15 +1,18 @@
 """
 Child processes: bound to the life of this one, and how one ended, in words.
 
-Whoever starts a process that must not outlive the gateway puts `bound_to_this_process()` in front
-of its command.
+A process must not outlive the gateway that starts it. If it runs a foreign program, put
+`bound_to_this_process()` in front of the command; if it runs our code, that calls
+`die_with_parent()` first.
 """
 
+import ctypes
 import os
 import signal
 import sys
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 _EXEC_BOUND = Path(__file__).with_name("exec_bound.py")
 
 
@@ -19,6 +22,11 @@ def bound_to_this_process() -> tuple[str, ...]:
     `exec_bound.py`.
     """
     return (sys.executable, "-I", "-S", str(_EXEC_BOUND), str(os.getpid()))
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it is gone."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def describe_exit(returncode: int) -> str:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from gateway import access_errors, errors
-from gateway.api.middleware.request_context import request_id_of
+from gateway.api.request_ids import request_id_of
 from gateway.telemetry.observation import observation_of
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.converter.repository_writer import STAGING
-from gateway.registry.full_disk import storage_full
+from gateway.full_disk import storage_full
 
 _PREFIX = "gateway-"
 _LOCK_FILE = "alive.lock"

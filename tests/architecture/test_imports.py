@@ -15,6 +15,8 @@ EVERYBODY = {
     "gateway.background",
     "gateway.errors",
     "gateway.settings",
+    "gateway.child_process",
+    "gateway.full_disk",
     "gateway.peers",
     "gateway.processes",
 }

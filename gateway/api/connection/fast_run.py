@@ -23,7 +23,7 @@ from gateway.access.callers import ANYBODY, Caller
 from gateway.access.roles import Role
 from gateway.api.callers import shown_key
 from gateway.api.errors import gateway_error, unforeseen
-from gateway.api.middleware.request_context import name_request
+from gateway.api.request_ids import name_request
 from gateway.api.rest.base64_image import decode_base64
 from gateway.api.rest.serving import answer_headers, caller_of
 from gateway.errors import GatewayError

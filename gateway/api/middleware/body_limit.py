@@ -5,23 +5,18 @@ past every handler. This middleware gives that answer the one shape.
 
 import orjson
 from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from gateway.api.middleware.request_context import request_id_of
+from gateway.api.middleware.shell import HttpMiddleware
+from gateway.api.request_ids import request_id_of
 from gateway.telemetry.observation import observation_of
 
 
-class BodyLimitErrors:
-    """ASGI middleware: a plain-text 413 becomes JSON with detail, code and request_id."""
+class BodyLimitErrors(HttpMiddleware):
+    """A plain-text 413 becomes JSON with detail, code and request_id."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on but the bare 413."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         replacing = False
 
         async def send_shaped(message: Message) -> None:

@@ -17,23 +17,21 @@ from gateway.access.roles import Role
 from gateway.access_errors import Forbidden, Unauthenticated
 from gateway.api.callers import shown_key
 from gateway.api.errors import gateway_error
+from gateway.api.middleware.shell import HttpMiddleware
 from gateway.api.rules import Found, Named, Rule, Rulebook
 from gateway.errors import GatewayError, NotFound
 from gateway.services import Services
 
 
-class Door:
-    """ASGI middleware that lets nobody through who may not."""
+class Door(HttpMiddleware):
+    """Lets nobody through who may not."""
 
     def __init__(self, app: ASGIApp, rulebook: Rulebook) -> None:
-        self._app = app
+        super().__init__(app)
         self._rulebook = rulebook
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         services: Services = scope["app"].state.services
         found = self._rulebook.find(scope["method"], scope["path"])
         try:

@@ -10,8 +10,9 @@ exist and a crash are counted like anything else. The layers inside fill in what
 import time
 from urllib.parse import parse_qs
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from gateway.api.middleware.shell import HttpMiddleware
 from gateway.telemetry.observation import Observation
 
 ENDPOINTS = {
@@ -32,17 +33,11 @@ CLIENT_GONE = 499
 """The status of a request whose caller went away before it was answered, as nginx writes it."""
 
 
-class Metering:
-    """ASGI middleware that observes each request and has it counted once it is over."""
+class Metering(HttpMiddleware):
+    """Observes each request and has it counted once it is over."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Observe one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         began_s = time.perf_counter()
         seen = Observation(status=0)
         scope.setdefault("state", {})["observation"] = seen

@@ -2,21 +2,19 @@
 
 import structlog
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from gateway.api.middleware.shell import HttpMiddleware
 from gateway.telemetry.observation import observation_of
 from gateway.telemetry.tracing import describe, request_span, trace_id_of
 
 
-class Tracing:
-    """ASGI middleware, inside of what counts: a span for each request."""
+class Tracing(HttpMiddleware):
+    """Inside of what counts: a span for each request."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace one request."""
-        tracer = getattr(scope["app"].state, "tracer", None) if scope["type"] == "http" else None
+        tracer = getattr(scope["app"].state, "tracer", None)
         if tracer is None:
             await self._app(scope, receive, send)
             return

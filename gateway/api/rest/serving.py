@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Scope
 
 from gateway.api.callers import Actor, CallerOf
-from gateway.api.middleware.request_context import request_id_of
+from gateway.api.request_ids import request_id_of
 from gateway.api.rest.dependencies import ServicesOf, services_of
 from gateway.api.rest.parameters import (
     Alias,

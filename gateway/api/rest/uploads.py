@@ -18,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.errors import BodyTooLarge, UploadInvalid
-from gateway.registry.full_disk import storage_full
+from gateway.full_disk import storage_full
 from gateway.registry.registration import Upload
 
 FORM_OVERHEAD_BYTES = 4 << 20

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.registry.full_disk import exit_if_full
+from gateway.full_disk import exit_if_full
 from gateway.registry.validation.sandbox import Limits, confine
 
 REPORT_FILE = "report.json"

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.child_process import Ended, run_child
 from gateway.converter.signature import TensorSignature
 from gateway.processes import describe_exit
-from gateway.registry.child_process import Ended, run_child
 from gateway.registry.validation.child import REPORT_FILE
 from gateway.registry.validation.report import STAGES, Report, Stage
 

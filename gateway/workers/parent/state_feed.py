@@ -10,7 +10,7 @@ from functools import partial
 
 from gateway.background import log_fault
 from gateway.registry.versions import Catalog
-from gateway.triton.embedded_replica import EmbeddedReplica, TritonListener
+from gateway.triton.embedded.replica import EmbeddedReplica, TritonListener
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.loads import LoadStates
 from gateway.triton.replicas import Replica, ReplicaSet
