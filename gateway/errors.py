@@ -9,6 +9,7 @@ maps a class to a status.
     │   ├── ImageTooLarge       image_too_large
     │   ├── ImageMismatch       image_mismatch
     │   ├── BodyTooLarge        body_too_large
+    │   ├── BatchTooLarge       batch_too_large
     │   ├── NameInvalid         name_invalid
     │   ├── VersionInvalid      version_invalid
     │   ├── ModelRejected       (the code that the converter gave)
@@ -122,6 +123,12 @@ class BodyTooLarge(RequestError):
     """More bytes arrived than the limit allows."""
 
     code = "body_too_large"
+
+
+class BatchTooLarge(RequestError):
+    """One call brings more images than the limit allows."""
+
+    code = "batch_too_large"
 
 
 class NameInvalid(RequestError):

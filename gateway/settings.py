@@ -142,6 +142,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         25_000_000, gt=0, description="Largest image (width × height); checked before decoding."
     )
+    max_batch_images: int = Field(64, gt=0, description="Most images that one `run` may bring.")
     decode_threads: int = Field(
         default_factory=_cores, gt=0, description="Threads that decode images. Default: the cores."
     )

@@ -24,6 +24,7 @@ STATUS_OF: Mapping[type[errors.GatewayError], int] = {
     errors.RequestError: 422,
     errors.ImageTooLarge: 413,
     errors.BodyTooLarge: 413,
+    errors.BatchTooLarge: 413,
     errors.NotFound: 404,
     errors.Conflict: 409,
     access_errors.Unauthenticated: 401,

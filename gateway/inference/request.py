@@ -18,6 +18,12 @@ class Stages:
     decode_s: float = 0.0
     infer_s: float = 0.0
 
+    def cover(self, other: "Stages") -> None:
+        """Take the longer time of each stage: of requests that run side by side."""
+        self.queue_s = max(self.queue_s, other.queue_s)
+        self.decode_s = max(self.decode_s, other.decode_s)
+        self.infer_s = max(self.infer_s, other.infer_s)
+
     def note(self, seen: Observation) -> None:
         """Write the stages that the request reached into its observation."""
         durations_s = (self.queue_s, self.decode_s, self.infer_s)

@@ -24,6 +24,7 @@ from gateway.inference.infer import decode_and_infer, infer
 from gateway.inference.request import ImageRequest, Prediction
 from gateway.inference.rollout import RolloutAnswers
 from gateway.inference.triton_errors import error_of
+from gateway.registry.versions import ModelVersion
 from gateway.rollouts.live.trials import Trials
 from gateway.telemetry.observation import Observation
 from gateway.triton.errors import TritonNotDecoded, TritonNotReady
@@ -112,6 +113,10 @@ class Runner:
         if seen is not None:
             seen.version = prediction.version
         return prediction
+
+    def choose(self, name: str, *, version: int | None, alias: str | None) -> ModelVersion:
+        """Choose the version that a run would ask; see `VersionChoice.choose`."""
+        return self._choice.choose(name, version, alias)
 
     async def _predict(self, request: ImageRequest) -> Prediction:
         with self._replicas.lease(request.served) as lease:

@@ -1,17 +1,19 @@
 """
 The shortest way of the one call that counts, past the framework.
 
-A `run` as the original contract knows it has no parameters and a body of one string. The general
-machinery (routing, dependencies, validation, serialisation) takes longer for it than Triton for a
-small image, so such a request is read, answered and counted here; `protocol.py` hands it over.
-Anything else about a request, from a query to a misspelt field, is left to the app, with its
-validation and its error messages. Both ways end in the same `Runner.run`, and both say the same.
+A plain run has no parameters and one image for a body: in JSON, as the original contract knows it,
+or as it is. The general machinery (routing, dependencies, validation, serialisation) takes longer
+for it than Triton for a small image, so such a request is read, answered and counted here;
+`protocol.py` hands it over. Anything else about a request, from a query to a misspelt field, is
+left to the app, with its validation and its error messages. Both ways end in the same `Runner.run`,
+and both say the same.
 """
 
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 import structlog
@@ -25,6 +27,7 @@ from gateway.api.callers import shown_key
 from gateway.api.errors import gateway_error, unforeseen
 from gateway.api.request_ids import name_request
 from gateway.api.rest.base64_image import decode_base64
+from gateway.api.rest.image_bodies import is_raw
 from gateway.api.rest.serving import answer_headers, caller_of
 from gateway.errors import GatewayError
 from gateway.services import Services
@@ -47,6 +50,13 @@ class RawResponse:
     body: bytes
 
 
+class PlainRun(NamedTuple):
+    """The head of a plain run: which model it asks, and whether its body is the image itself."""
+
+    model: str
+    raw: bool
+
+
 class FastRuns:
     """
     Answers the plain runs of an app.
@@ -62,24 +72,25 @@ class FastRuns:
         self._max_body_bytes = max_body_bytes
         self._worker = [(b"x-gateway-worker", b"%d" % worker)] if worker is not None else []
 
-    def model_of(self, url: bytes, headers: Headers) -> str | None:
-        """Name the model that a POST asks; None if its head says that it is no plain run."""
+    def plain_run(self, url: bytes, headers: Headers) -> PlainRun | None:
+        """Read the head of a POST; None if it says that this is no plain run."""
         path = _PATH.fullmatch(url)
         caller = None if path is None else self._caller(path[1].decode(), headers)
         if path is None or caller is None or self._app.state.tracer is not None:
             # A traced request has a span around all of it: the app's middleware.
             return None
-        length = -1
+        length, raw = -1, False
         for name, value in headers:
             if name == b"content-length":
                 length = int(value)
             elif name == b"content-type":
-                if value != _JSON and not value.startswith(_JSON + b";"):
+                raw = is_raw(value.lower())
+                if not raw and value != _JSON and not value.startswith(_JSON + b";"):
                     return None
             elif name == b"transfer-encoding":
                 # A body of unknown length is limited while it is read: by the app.
                 return None
-        return path[1].decode() if 0 <= length <= self._max_body_bytes else None
+        return PlainRun(path[1].decode(), raw) if 0 <= length <= self._max_body_bytes else None
 
     def _caller(self, model: str, headers: Headers) -> Caller | None:
         """Tell who may ask the model; None if nobody may: the app says why."""
@@ -94,8 +105,10 @@ class FastRuns:
         return caller if caller.sees(model) else None
 
     @staticmethod
-    def image_of(body: bytes) -> bytes | None:
+    def image_of(run: PlainRun, body: bytes) -> bytes | None:
         """Read the image of a body that has nothing else; None if there is more to be said."""
+        if run.raw:
+            return body
         try:
             asked = orjson.loads(body)
             if isinstance(asked, dict) and len(asked) == 1 and isinstance(asked["image"], str):

@@ -12,7 +12,7 @@ from typing import cast
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.api.connection.fast_run import FastRuns, RawResponse
+from gateway.api.connection.fast_run import FastRuns, PlainRun, RawResponse
 from gateway.api.middleware.metering import CLIENT_GONE, ENDPOINTS
 from gateway.telemetry.observation import Observation
 
@@ -39,12 +39,13 @@ class _FastRun:
 
     message_event = _Nobody()
 
-    def __init__(self, scope: Scope, model: str, *, keep_alive: bool) -> None:
+    def __init__(self, scope: Scope, asked: PlainRun, *, keep_alive: bool) -> None:
         self.began_s = time.perf_counter()
+        self.asked = asked
         self.scope = scope
         self.keep_alive = keep_alive
         self.pieces: list[bytes] = []
-        self.seen = Observation(ENDPOINTS["run_model"], model)
+        self.seen = Observation(ENDPOINTS["run_model"], asked.model)
         self.disconnected = False
         self.response_complete = False
 
@@ -56,16 +57,16 @@ class _Connection(HttpToolsProtocol):
     reading: _FastRun | None = None
 
     def on_headers_complete(self) -> None:
-        model = self._model_of_fast_run()
-        if model is None:
+        asked = self._plain_run()
+        if asked is None:
             super().on_headers_complete()
             return
         head = {"method": "POST", "path": self.url.decode(), "query_string": b""}
         scope = cast("Scope", {**self.scope, **head})
-        self.reading = _FastRun(scope, model, keep_alive=self.parser.should_keep_alive())
+        self.reading = _FastRun(scope, asked, keep_alive=self.parser.should_keep_alive())
         self.cycle = self.reading  # type: ignore[assignment]  # in its place
 
-    def _model_of_fast_run(self) -> str | None:
+    def _plain_run(self) -> PlainRun | None:
         parser = self.parser
         if (
             parser.get_method() != b"POST"
@@ -76,7 +77,7 @@ class _Connection(HttpToolsProtocol):
             or (self.cycle is not None and not self.cycle.response_complete)
         ):
             return None
-        return self.runs.model_of(self.url, self.headers)
+        return self.runs.plain_run(self.url, self.headers)
 
     def on_body(self, body: bytes) -> None:
         if self.reading is None:
@@ -93,7 +94,7 @@ class _Connection(HttpToolsProtocol):
             return
         body = b"".join(run.pieces)
         run.pieces.clear()
-        image = self.runs.image_of(body)
+        image = self.runs.image_of(run.asked, body)
         if image is None:
             self._leave_to_the_app(body)
             return

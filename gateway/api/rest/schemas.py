@@ -1,14 +1,26 @@
 """The wire types of the REST interface: requests, answers and the one shape of an error."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, EncodedBytes, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    EncodedBytes,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
 
 from gateway.api.rest.base64_image import Base64
+from gateway.api.rest.image_bodies import Sent, images_of
 
 
 class RunRequest(BaseModel):
-    """An image to classify."""
+    """
+    An image to classify, in JSON; or what another body brings in its place (`image_bodies.py`).
+    `several` is None for one image.
+    """
 
     image: Annotated[bytes, EncodedBytes(encoder=Base64)] = Field(
         description=(
@@ -19,6 +31,30 @@ class RunRequest(BaseModel):
             "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
         ],
     )
+
+    _several: list[Sent] | None = PrivateAttr(None)
+
+    @property
+    def several(self) -> list[Sent] | None:
+        """The images of a body that brings several."""
+        return self._several
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _from_any_body(
+        cls, body: Any, handler: ModelWrapValidatorHandler["RunRequest"]
+    ) -> "RunRequest":
+        sent = images_of(body)
+        if sent is None:
+            return handler(body)
+        if isinstance(sent, bytes):
+            return cls.model_construct(image=sent)
+        return cls.model_construct(image=b"").bring(sent)
+
+    def bring(self, several: list[Sent]) -> Self:
+        """Bring several images in place of one."""
+        self._several = several
+        return self
 
 
 class ScoreResponse(BaseModel):
@@ -40,6 +76,15 @@ class RunResponse(BaseModel):
     )
     scores: list[ScoreResponse] | None = Field(
         None, description="With `top_k`: the classes with the largest scores, the largest first."
+    )
+
+
+class BatchResponse(BaseModel):
+    """The answers to several images."""
+
+    results: list["RunResponse | ErrorResponse"] = Field(
+        description="For each image, in order, what a run of it alone answers: a category, or an "
+        "error whose `request_id` is the call's with the image's number behind it, as in `….0`."
     )
 
 

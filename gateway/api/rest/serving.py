@@ -1,7 +1,7 @@
 """
 The four calls of the original contract: list, load, run, unload.
 
-Transport only. What the calls do stands in `registry/lifecycle.py` and `inference/run.py`.
+Transport only. What the calls do is in `registry/lifecycle.py` and `inference/run.py`.
 """
 
 from dataclasses import asdict
@@ -12,6 +12,7 @@ from starlette.types import Scope
 from gateway.api.callers import Actor, CallerOf
 from gateway.api.request_ids import request_id_of
 from gateway.api.rest.dependencies import ServicesOf, services_of
+from gateway.api.rest.image_bodies import OTHER_BODIES, ImageBodies
 from gateway.api.rest.parameters import (
     Alias,
     Name,
@@ -23,12 +24,19 @@ from gateway.api.rest.parameters import (
     error_responses,
     read_version,
 )
-from gateway.api.rest.schemas import RunRequest, RunResponse, ScoreResponse
+from gateway.api.rest.schemas import (
+    BatchResponse,
+    ErrorResponse,
+    RunRequest,
+    RunResponse,
+    ScoreResponse,
+)
+from gateway.inference.batch import Batch, Result, run_batch
 from gateway.inference.request import Prediction
 from gateway.inference.tasks.classify import best
 from gateway.telemetry.observation import observation_of
 
-router = APIRouter(prefix="/api/v1", tags=["models"])
+router = APIRouter(prefix="/api/v1", tags=["models"], route_class=ImageBodies)
 
 # What names a caller, the first that is there.
 _CALLERS = (b"x-rollout-key", b"authorization", b"x-api-key")
@@ -66,29 +74,6 @@ async def unload_model(
     return 200
 
 
-async def _classify(
-    request: Request,
-    name: str,
-    image: bytes,
-    *,
-    version: int | None = None,
-    alias: str | None = None,
-) -> Prediction:
-    seen = observation_of(request.scope)
-    services = await services_of(request)
-    prediction = await services.runner.run(
-        name,
-        image,
-        version=version,
-        alias=alias,
-        request_id=request_id_of(request.scope),
-        key=caller_of(request.scope),
-        seen=seen,
-    )
-    seen.category = prediction.category
-    return prediction
-
-
 def caller_of(scope: Scope) -> str | None:
     """Name the caller: by the header, else by its API key; else each request is on its own."""
     named: dict[bytes, bytes] = {}
@@ -105,6 +90,7 @@ def caller_of(scope: Scope) -> str | None:
     responses=error_responses(404, 409, 413, 422, 429, 502, 503, 504),
     # Without new parameters, the answer is to the letter what it always was.
     response_model_exclude_unset=True,
+    openapi_extra=OTHER_BODIES,
 )
 async def run_model(
     request: Request,
@@ -116,17 +102,56 @@ async def run_model(
     top_k: TopK = None,
     softmax: Softmax = False,
     x_rollout_key: RolloutKey = None,  # noqa: ARG001 - described here, read by `caller_of`
-) -> RunResponse:
+) -> RunResponse | BatchResponse:
     """
     Classify an image by a model's champion, or by the version or alias that is asked for.
+
+    The body is JSON with the image in base64, or the image itself with its content type, or a form
+    with a part `image`. Several images, as `{"images": [...]}` or as several parts of a form, are
+    answered by `{"results": [...]}`, in order.
 
     With `top_k` the answer also holds the largest scores, and the names of their classes if the
     version was registered with labels.
     """
-    prediction = await _classify(
-        request, name, body.image, version=read_version(version), alias=alias
+    services, seen = await services_of(request), observation_of(request.scope)
+    pinned, request_id = read_version(version), request_id_of(request.scope)
+    key = caller_of(request.scope)
+    if body.several is not None:
+        batch = await run_batch(
+            services.runner,
+            name,
+            body.several,
+            most=services.settings.max_batch_images,
+            version=pinned,
+            alias=alias,
+            request_id=request_id,
+            key=key,
+            seen=seen,
+        )
+        response.raw_headers.extend(answer_headers(batch))
+        return BatchResponse(results=[_result(r, top_k, softmax=softmax) for r in batch.results])
+    prediction = await services.runner.run(
+        name,
+        body.image,
+        version=pinned,
+        alias=alias,
+        request_id=request_id,
+        key=key,
+        seen=seen,
     )
+    seen.category = prediction.category
     response.raw_headers.extend(answer_headers(prediction))
+    return _answer(prediction, top_k, softmax=softmax)
+
+
+def _result(result: Result, top_k: int | None, *, softmax: bool) -> RunResponse | ErrorResponse:
+    if isinstance(result.answer, Prediction):
+        return _answer(result.answer, top_k, softmax=softmax)
+    error = result.answer
+    return ErrorResponse(detail=error.detail, code=error.code, request_id=result.request_id)
+
+
+def _answer(prediction: Prediction, top_k: int | None, *, softmax: bool) -> RunResponse:
     if top_k is None:
         return RunResponse(category=prediction.category)
     chosen = prediction.chosen
@@ -142,12 +167,12 @@ async def run_model(
     )
 
 
-def answer_headers(prediction: Prediction) -> list[tuple[bytes, bytes]]:
+def answer_headers(answer: Prediction | Batch) -> list[tuple[bytes, bytes]]:
     """Say which version answered, and how long each stage took, in milliseconds."""
-    stages = prediction.stages
+    stages = answer.stages
     timing = (
         f"decode;dur={stages.decode_s * 1000:.2f}, "
         f"queue;dur={stages.queue_s * 1000:.2f}, "
         f"infer;dur={stages.infer_s * 1000:.2f}"
     )
-    return [(b"x-model-version", b"%d" % prediction.version), (b"server-timing", timing.encode())]
+    return [(b"x-model-version", b"%d" % answer.version), (b"server-timing", timing.encode())]

@@ -29,14 +29,16 @@ from gateway.api.middleware.metering import Metering
 from gateway.api.middleware.request_context import RequestContext
 from gateway.api.rest import serving
 from gateway.errors import ModelNotLoaded, Overloaded
-from gateway.inference.request import Stages
+from gateway.inference.request import Prediction, Stages
 from gateway.telemetry.observation import Observation
 
 IMAGE = b"\0\1\2 an image \xff" * 20
 TEXT = base64.b64encode(IMAGE).decode()
 PLAIN = json.dumps({"image": TEXT}).encode()
 MAX_BODY_BYTES = 100_000
+MAX_BATCH_IMAGES = 5
 JSON = "application/json"
+FORM = "multipart/form-data; boundary=B"
 HUGE = "A" * 40_000
 
 
@@ -51,7 +53,15 @@ class Told:
     asked_one: asyncio.Event = field(default_factory=asyncio.Event)
     counted_one: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run(self, name: str, image: bytes, *, seen: Observation, **more: Any) -> Any:
+    def choose(self, name: str, **_: Any) -> Any:
+        if name == "absent":
+            raise ModelNotLoaded(name)
+        return SimpleNamespace(version=3)
+
+    async def run(
+        self, name: str, image: bytes, *, seen: Observation | None = None, **more: Any
+    ) -> Any:
+        seen = seen or Observation()
         # A plain run pins nothing, and does not say so.
         pinned = {key: value for key, value in more.items() if value is not None or key == "key"}
         self.asked.append({"name": name, "image": image, **pinned})
@@ -68,10 +78,8 @@ class Told:
         stages = Stages()
         stages.note(seen)
         category, scores = f"{name}:{image.hex()}", np.zeros(10, np.float32)
-        chosen = SimpleNamespace(labels=None, scores="probabilities")
-        return SimpleNamespace(
-            category=category, scores=scores, version=3, stages=stages, chosen=chosen
-        )
+        chosen: Any = SimpleNamespace(labels=None, scores="probabilities", version=3)
+        return Prediction(category, scores, chosen, stages)
 
     def record(self, seen: Observation) -> None:
         self.counted.append(seen)
@@ -102,7 +110,10 @@ async def ways() -> AsyncIterator[Ways]:
     told = Told()
     app = FastAPI(strict_content_type=False)
     app.state.services = SimpleNamespace(
-        runner=told, metrics=told, keyring=SimpleNamespace(open=True)
+        runner=told,
+        metrics=told,
+        keyring=SimpleNamespace(open=True),
+        settings=SimpleNamespace(max_batch_images=MAX_BATCH_IMAGES),
     )
     app.state.tracer = None
     app.include_router(serving.router, max_body_size=MAX_BODY_BYTES)
@@ -159,6 +170,11 @@ def _headers(answer: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name != "date"}
 
 
+def _form(*images: bytes, name: str = "image") -> bytes:
+    head = f'--B\r\nContent-Disposition: form-data; name="{name}"; filename="x.png"\r\n\r\n'
+    return b"".join(head.encode() + image + b"\r\n" for image in images) + b"--B--\r\n"
+
+
 CASES: dict[str, tuple[bytes, str, str | None, int]] = {
     # what: body, query, content type, status
     "plain": (PLAIN, "", JSON, 200),
@@ -171,7 +187,26 @@ CASES: dict[str, tuple[bytes, str, str | None, int]] = {
     "another type": (PLAIN, "", "text/plain", 422),
     "a longer type": (PLAIN, "", "application/jsonlines", 422),
     "a form": (b"image=AAAA", "", "application/x-www-form-urlencoded", 422),
-    "bytes": (IMAGE, "", "application/octet-stream", 422),
+    "bytes": (IMAGE, "", "application/octet-stream", 200),
+    "bytes, a query": (IMAGE, "?top_k=3", "application/octet-stream", 200),
+    "an image": (IMAGE, "", "image/jpeg", 200),
+    "an image of any kind": (IMAGE, "", "Image/Made-Up; q=1", 200),
+    "an empty image": (b"", "", "image/png", 200),
+    "JSON that is said to be an image": (PLAIN, "", "image/png", 200),
+    "bytes that are too large": (b"A" * (MAX_BODY_BYTES + 1), "", "image/png", 413),
+    "a form of one": (_form(IMAGE), "", FORM, 200),
+    "a form of several": (_form(IMAGE, b"", IMAGE[1:]), "", FORM, 200),
+    "a form of other parts": (_form(IMAGE, name="photo"), "", FORM, 422),
+    "a form without end": (_form(IMAGE)[:-8], "", FORM, 422),
+    "a form without boundary": (_form(IMAGE), "", "multipart/form-data", 422),
+    "several": (_json({"images": [TEXT, "QQ=", "data:image/png;base64,QUJD", ""]}), "", JSON, 200),
+    "several of one": (_json({"images": [TEXT]}), "", JSON, 200),
+    "several, ranked": (_json({"images": [TEXT, TEXT]}), "?top_k=2", JSON, 200),
+    "several beside one": (_json({"images": [TEXT], "image": TEXT}), "", JSON, 200),
+    "several of none": (_json({"images": []}), "", JSON, 422),
+    "several that are no list": (_json({"images": TEXT}), "", JSON, 422),
+    "several that are no text": (_json({"images": [TEXT, 7]}), "", JSON, 422),
+    "too many": (_json({"images": ["QUJD"] * (MAX_BATCH_IMAGES + 1)}), "", JSON, 413),
     "an empty type": (PLAIN, "", "", 200),
     "a query": (PLAIN, "?top_k=3", JSON, 200),
     "a bad query": (PLAIN, "?top_k=0", JSON, 422),
@@ -230,7 +265,10 @@ async def test_both_ways_answer_alike(ways: Ways, in_pieces: bool) -> None:
         assert ("content-length" in short.request.headers) is not in_pieces
 
 
-@pytest.mark.parametrize("case", ["plain", "no content type", "charset", "escapes", "line breaks"])
+SHORT = ["plain", "no content type", "charset", "escapes", "line breaks", "bytes", "an image"]
+
+
+@pytest.mark.parametrize("case", SHORT)
 async def test_the_usual_request_takes_the_short_way(ways: Ways, case: str) -> None:
     """What clients send is not left to the app; else the test above says nothing."""
     content, _, content_type, _ = CASES[case]
@@ -251,6 +289,32 @@ async def test_names_and_failures_are_answered_alike(ways: Ways, name: str) -> N
     assert _headers(answers[0]) == _headers(answers[1])
     assert answers[0].headers["x-request-id"] == "same"
     assert ways.told.asked[0] == ways.told.asked[1]
+
+
+async def test_several_images_are_answered_in_order(ways: Ways) -> None:
+    """Each as it would be alone, by one caller, with an id of its own; what is broken says so."""
+    encoded = {"images": [TEXT, "QQ=", "QUJD"]}
+    answer = await _ask(ways, "general", "/api/v1/run/m", _json(encoded))
+    first, broken, last = answer.json()["results"]
+    assert (first, last) == ({"category": f"m:{IMAGE.hex()}"}, {"category": f"m:{b'ABC'.hex()}"})
+    assert (broken["code"], broken["request_id"]) == ("image_invalid", "same.1")
+    assert [asked["request_id"] for asked in ways.told.asked] == ["same.0", "same.2"]
+    assert {asked["key"] for asked in ways.told.asked} == {"same"}
+    assert answer.headers["x-model-version"] == "3"
+    form = await _ask(
+        ways, "general", "/api/v1/run/m", _form(IMAGE, b"ABC"), **{"content-type": FORM}
+    )
+    assert form.json()["results"] == [first, last]
+    one = await _ask(ways, "general", "/api/v1/run/m", _form(IMAGE), **{"content-type": FORM})
+    assert one.json() == first
+
+
+async def test_several_images_of_no_model_are_one_refusal(ways: Ways) -> None:
+    """What is wrong with the call is said once; what is wrong with an image, for that image."""
+    encoded = _json({"images": [TEXT, TEXT]})
+    assert (await _ask(ways, "general", "/api/v1/run/absent", encoded)).status_code == 409
+    busy = (await _ask(ways, "general", "/api/v1/run/busy", encoded)).json()["results"]
+    assert [result["code"] for result in busy] == ["overloaded", "overloaded"]
 
 
 async def test_both_ways_count_alike(ways: Ways) -> None:
