@@ -111,3 +111,38 @@ def test_bad_images_do_not_close_the_model_to_others(gateway: GatewayProcess) ->
         for content in (*[good[:-100]] * 8, *[bad] * 8, good)
     ]
     assert statuses == [422] * 16 + [200]
+
+
+def test_every_body_says_the_same(gateway: GatewayProcess) -> None:
+    """Base64, the image itself, a form and a list: the same scores, errors and headers."""
+    url, query = "/api/v1/run/exact", {"top_k": "5"}
+    images = [encoded for _, encoded in _corpus()][::5]
+    images += [images[0][:-40], b"", b"\xff\xd8\xff\xe0 no image"]
+    alone = []
+    for encoded in images:
+        text = base64.b64encode(encoded).decode()
+        for params in ({}, query):
+            bodies: list[dict[str, Any]] = [
+                {"json": {"image": text}},
+                {"content": encoded, "headers": {"content-type": "image/jpeg"}},
+                {"content": encoded, "headers": {"content-type": "application/octet-stream"}},
+                {"files": {"image": ("x", encoded)}},
+            ]
+            answers = [gateway.client.post(url, params=params, **body) for body in bodies]
+            said = [{**each.json(), "request_id": ""} for each in answers]
+            assert said == [said[0]] * len(bodies)
+            assert {each.status_code for each in answers} == {answers[0].status_code}
+            assert {"server-timing", "x-model-version"} & set(answers[0].headers) == {
+                name for name in ("server-timing", "x-model-version") if answers[0].is_success
+            }
+        alone.append(said[0])
+    several = gateway.client.post(
+        url, params=query, json={"images": [base64.b64encode(each).decode() for each in images]}
+    )
+    form = gateway.client.post(url, params=query, files=[("image", ("x", i)) for i in images])
+    for batch in (several, form):
+        assert batch.status_code == 200
+        results = batch.json()["results"]
+        assert [{**each, "request_id": ""} for each in results] == alone
+        ids = {f"{batch.headers['x-request-id']}.{n}" for n in range(len(images))}
+        assert {each["request_id"] for each in results if "code" in each} <= ids
