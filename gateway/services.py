@@ -16,7 +16,7 @@ from gateway.core import open_core
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
 from gateway.inference.choice import VersionChoice
-from gateway.inference.images.decoder import Decoder
+from gateway.inference.decoder import Decoder
 from gateway.inference.images.decoding import ImageLimits
 from gateway.inference.rollout import RolloutAnswers
 from gateway.inference.run import Runner

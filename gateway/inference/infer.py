@@ -2,7 +2,7 @@
 
 import time
 
-from gateway.inference.images.decoder import Decoder
+from gateway.inference.decoder import Decoder
 from gateway.inference.request import ImageRequest, Prediction
 from gateway.inference.tasks.classify import category
 from gateway.inference.triton_errors import error_of

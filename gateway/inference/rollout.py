@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.errors import GatewayError, ModelNotLoaded, RequestError
-from gateway.inference.images.decoder import Decoder
+from gateway.inference.decoder import Decoder
 from gateway.inference.infer import decode_and_infer, infer
 from gateway.inference.request import ImageRequest, Prediction
 from gateway.inference.triton_errors import error_of

@@ -19,7 +19,7 @@ import structlog
 from gateway.errors import DeadlineExceeded
 from gateway.inference.admission import Admission
 from gateway.inference.choice import VersionChoice
-from gateway.inference.images.decoder import Decoder
+from gateway.inference.decoder import Decoder
 from gateway.inference.infer import decode_and_infer, infer
 from gateway.inference.request import ImageRequest, Prediction
 from gateway.inference.rollout import RolloutAnswers
