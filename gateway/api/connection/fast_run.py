@@ -11,8 +11,6 @@ and both say the same.
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import orjson
@@ -24,7 +22,10 @@ from starlette.types import Scope
 from gateway.access.callers import ANYBODY, Caller
 from gateway.access.roles import Role
 from gateway.api.callers import shown_key
+from gateway.api.connection.framing import BadRequest, Head, Headers
+from gateway.api.connection.raw_response import JSON, RawResponse, fault_response
 from gateway.api.errors import gateway_error, unforeseen
+from gateway.api.middleware.metering import UNMATCHED
 from gateway.api.request_ids import name_request
 from gateway.api.rest.base64_image import decode_base64
 from gateway.api.rest.image_bodies import is_raw
@@ -33,21 +34,8 @@ from gateway.errors import GatewayError
 from gateway.services import Services
 from gateway.telemetry.observation import Observation
 
-Headers = Sequence[tuple[bytes, bytes]]
-"""Names in lower case, and values."""
-
 # Names that need no decoding; any other name is the app's to find, or not.
 _PATH = re.compile(rb"/api/v1/run/([A-Za-z0-9._-]+)")
-_JSON = b"application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class RawResponse:
-    """An answer, to be written. `headers` do not say how long the body is."""
-
-    status: int
-    headers: Headers
-    body: bytes
 
 
 class PlainRun(NamedTuple):
@@ -72,25 +60,24 @@ class FastRuns:
         self._max_body_bytes = max_body_bytes
         self._worker = [(b"x-gateway-worker", b"%d" % worker)] if worker is not None else []
 
-    def plain_run(self, url: bytes, headers: Headers) -> PlainRun | None:
-        """Read the head of a POST; None if it says that this is no plain run."""
-        path = _PATH.fullmatch(url)
-        caller = None if path is None else self._caller(path[1].decode(), headers)
-        if path is None or caller is None or self._app.state.tracer is not None:
+    def plain_run(self, head: Head) -> PlainRun | None:
+        """Read a request's head; None if it says that this is no plain run."""
+        path = _PATH.fullmatch(head.url)
+        if path is None or head.method != b"POST" or head.version != "1.1":
+            return None
+        if head.expects_continue or self._app.state.tracer is not None:
             # A traced request has a span around all of it: the app's middleware.
             return None
-        length, raw = -1, False
-        for name, value in headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"content-type":
-                raw = is_raw(value.lower())
-                if not raw and value != _JSON and not value.startswith(_JSON + b";"):
-                    return None
-            elif name == b"transfer-encoding":
-                # A body of unknown length is limited while it is read: by the app.
+        if head.length is None or head.length > self._max_body_bytes:
+            # A body of unknown length is limited while it is read: by the app.
+            return None
+        kind, raw = head.content_type, False
+        if kind is not None:
+            raw = is_raw(kind.lower())
+            if not raw and kind != JSON and not kind.startswith(JSON + b";"):
                 return None
-        return PlainRun(path[1].decode(), raw) if 0 <= length <= self._max_body_bytes else None
+        model = path[1].decode()
+        return None if self._caller(model, head.headers) is None else PlainRun(model, raw)
 
     def _caller(self, model: str, headers: Headers) -> Caller | None:
         """Tell who may ask the model; None if nobody may: the app says why."""
@@ -141,7 +128,7 @@ class FastRuns:
             reply = _refusal(await unforeseen(Request(scope), error))
         else:
             seen.category = answer.category
-            headers = [(b"content-type", _JSON), *answer_headers(answer)]
+            headers = [(b"content-type", JSON), *answer_headers(answer)]
             reply = RawResponse(200, headers, b'{"category":"%s"}' % answer.category.encode())
         seen.status, seen.bytes_out = reply.status, len(reply.body)
         named = (b"x-request-id", request_id.encode())
@@ -152,6 +139,15 @@ class FastRuns:
         seen.total_s = time.perf_counter() - began_s
         services: Services = self._app.state.services
         services.metrics.record(seen)
+
+    def refuse(self, fault: BadRequest) -> RawResponse:
+        """Answer what is no valid request, and count it."""
+        now_s = time.perf_counter()
+        reply = fault_response(fault)
+        seen = Observation(UNMATCHED, status=fault.status, code=fault.code)
+        seen.bytes_out = len(reply.body)
+        self.count(seen, now_s)
+        return RawResponse(reply.status, [*reply.headers, *self._worker], reply.body)
 
 
 def _refusal(response: Response) -> RawResponse:
