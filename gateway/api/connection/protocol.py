@@ -11,9 +11,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from typing import Any, cast
-from urllib.parse import unquote
 
-import httptools
 from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -21,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
+from gateway.api.connection.asgi import Endpoints, asgi_scope
 from gateway.api.connection.fast_run import FastRuns, PlainRun
 from gateway.api.connection.framing import BadRequest, Framing, Head
 from gateway.api.connection.raw_response import RawResponse
@@ -98,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._flow = _Flow(self._transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # one of ours
-        self._addresses = get_local_addr(self._transport), get_remote_addr(self._transport)
+        self._ends = Endpoints(get_local_addr(self._transport), get_remote_addr(self._transport))
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
@@ -160,8 +159,7 @@ class Connection(asyncio.Protocol):
     def _head_read(self, head: Head) -> None:
         asked = self.runs.plain_run(head)
         if asked is not None:
-            scope = self._scope(head, head.url.decode(), head.url, b"")
-            self._cycle = _FastRun(scope, asked, head)
+            self._cycle = _FastRun(self._scope(head), asked, head)
         else:
             self._leave_to_the_app(head)
 
@@ -196,35 +194,12 @@ class Connection(asyncio.Protocol):
 
     # Answering.
 
-    def _scope(self, head: Head, path: str, raw_path: bytes, query: bytes) -> Scope:
-        server, client = self._addresses
-        root = self._config.root_path
-        return {
-            "type": "http",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
-            "http_version": head.version,
-            "server": server,
-            "client": client,
-            "scheme": "http",
-            "method": head.method.decode(),
-            "root_path": root,
-            "path": root + path,
-            "raw_path": root.encode() + raw_path,
-            "query_string": query,
-            "headers": head.headers,
-            "state": self._app_state.copy(),
-        }
+    def _scope(self, head: Head) -> Scope:
+        return asgi_scope(head, self._ends, self._config, self._app_state)
 
     def _leave_to_the_app(self, head: Head) -> RequestResponseCycle:
-        try:
-            url = httptools.parse_url(head.url)
-            path = (url.path or b"*").decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
-            raise BadRequest(400, "http_invalid", "The request's target is no URL.") from error
-        if "%" in path:
-            path = unquote(path)
         cycle = RequestResponseCycle(
-            scope=self._scope(head, path, url.path or b"*", url.query or b""),  # type: ignore[arg-type]
+            scope=self._scope(head),  # type: ignore[arg-type]  # a plain dict
             transport=self._transport,
             flow=self._flow,
             logger=_LOGGER,
