@@ -5,7 +5,7 @@ import contextlib
 
 from structlog.testing import capture_logs
 
-from gateway.background import run_in_background
+from gateway.background import TaskSet, run_in_background
 
 
 async def test_work_that_fails_is_begun_anew() -> None:
@@ -40,3 +40,26 @@ async def test_work_that_goes_on_failing_waits_longer_and_longer() -> None:
             for _ in range(3):
                 await begun.acquire()
     assert [entry["again_in_s"] for entry in logs][:2] == [0.0, 0.5]
+
+
+async def test_a_task_that_nobody_awaits_fails_in_the_log() -> None:
+    """A fault is told once, with the task's name; the others go on until they are cancelled."""
+    tasks, goes_on = TaskSet(), asyncio.Event()
+
+    async def fail() -> None:
+        raise KeyError("nobody foresaw this")
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            goes_on.set()
+
+    with capture_logs() as logs:
+        tasks.start(wait())
+        tasks.start(fail(), name="failing")
+        await asyncio.sleep(0.01)
+        assert not goes_on.is_set()
+        await tasks.close()
+    assert goes_on.is_set()
+    assert [(log["event"], log["task"]) for log in logs] == [("background_task_failed", "failing")]

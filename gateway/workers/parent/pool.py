@@ -173,7 +173,7 @@ class WorkerPool:
         attending.add_done_callback(log_fault)
         status = await _until_end(worker)
         attending.cancel()
-        await self._remove(worker)
+        await self.remove(worker)
         if worker.ready_at_s is None:
             return describe_exit(status), None
         if status and self._stopping.is_set():
@@ -208,7 +208,8 @@ class WorkerPool:
             await worker.channel.start()
             await worker.channel.closed.wait()
 
-    async def _remove(self, worker: Worker) -> None:
+    async def remove(self, worker: Worker) -> None:
+        """Forget a worker that has ended, and have everybody settle what it leaves."""
         del self.workers[worker.number]
         worker.serving = worker.follows = False
         for listener in self._end_listeners:
