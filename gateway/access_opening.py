@@ -76,7 +76,7 @@ def _pepper(settings: Settings) -> Pepper:
         return Pepper(given.encode())
     path = settings.data_dir / _SECRET_FILE
     try:
-        return Pepper(kept_secret(path))
+        return Pepper(kept_secret(path).encode())
     except OSError as error:
         raise NotSafe(f"The secret of keys cannot be kept in {path}: {error.strerror}.") from error
 

@@ -17,6 +17,7 @@ from gateway.api.middleware.worker_answers import WorkerAnswers
 from gateway.api.rest import (
     evaluations,
     health,
+    keys,
     metrics,
     models,
     registration,
@@ -71,6 +72,7 @@ def create_app(
         metrics.router,
         rollouts.router,
         evaluations.router,
+        keys.router,
         health.router,
     ]
     for router in routers:

@@ -30,6 +30,7 @@ from gateway.rollouts.control.commands import Rollouts
 from gateway.rollouts.control.running import open_rollouts
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.store.keys import KeyStore
 from gateway.triton.loads import LoadStates
 from gateway.triton.replicas import ReplicaSet
 
@@ -63,6 +64,7 @@ class Services:
     metrics: Metrics
     peers: Peers
     keyring: Keyring
+    keys: KeyStore
 
     async def ready(self) -> dict[str, Check]:
         """Check that a request would be answered: not stopping, a replica, the database."""
@@ -200,4 +202,5 @@ async def open_services(
             aliases=Aliases(registry, core.registration.store, control.lifecycle),
             peers=peers,
             keyring=core.keyring,
+            keys=KeyStore(database),
         )

@@ -84,9 +84,10 @@ class Keyring:
         bootstrap: str | None = None,
         others: bool = False,
     ) -> None:
-        self._pepper = pepper
+        self.pepper = pepper
         self._read = read
-        self._others = others or bootstrap is not None
+        # Keys can be managed without an admin's key of the table, too.
+        self.admin_elsewhere = others or bootstrap is not None
         self._keys: dict[str, _Held] = {}
         self._strangers: frozenset[str] = frozenset()
         # What nobody can show: no hash is known to be of anything.
@@ -100,7 +101,7 @@ class Keyring:
         Whether anybody may do anything: nobody has ever made a key, and the settings name none.
         Revoking the last key does not open the gateway again.
         """
-        return not self._others and not self._keys
+        return not self.admin_elsewhere and not self._keys
 
     async def refresh(self) -> None:
         """
@@ -111,7 +112,7 @@ class Keyring:
         """
         rows = await self._read()
         self._keys = {row.id: _hold(row) for row in rows}
-        strangers = frozenset(row.name for row in rows if row.pepper != self._pepper.id)
+        strangers = frozenset(row.name for row in rows if row.pepper != self.pepper.id)
         if strangers - self._strangers:
             log.warning("keys_of_another_secret", keys=sorted(strangers), mend="KEYS_SECRET")
         self._strangers = strangers
@@ -136,7 +137,7 @@ class Keyring:
             return NOBODY
         if len(shown) > LONGEST_KEY:
             raise Unauthenticated("The key is wrong.")
-        digest = self._pepper.digest(shown)
+        digest = self.pepper.digest(shown)
         held = self._keys.get(id_of(shown) or "", self._else)
         is_new = hmac.compare_digest(digest, held.digest)
         is_old = hmac.compare_digest(digest, held.previous_digest)

@@ -7,9 +7,9 @@ from pathlib import Path
 _SECRET_BYTES = 32
 
 
-def kept_secret(path: Path) -> bytes:
+def kept_secret(path: Path) -> str:
     """
-    Read the secret of a file; make both if there is none. Of several processes that start at once,
+    Read the secret of a file, in hexadecimal; make both if there is none. Of several processes that start at once,
     all get the same.
 
     Raises:
@@ -19,8 +19,8 @@ def kept_secret(path: Path) -> bytes:
         draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_SECRET_BYTES))
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(_SECRET_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
             # Whole or not at all, and the first one stays.
@@ -29,4 +29,4 @@ def kept_secret(path: Path) -> bytes:
             pass
         finally:
             draft.unlink()
-    return path.read_bytes()
+    return path.read_text()

@@ -57,6 +57,7 @@ _WORK_BY_QUERY = Rule(Role.OPERATOR, Named.QUERY)
 _READ_METRICS = Rule(Role.OPERATOR, Named.QUERY, parameters=frozenset({"model"}))
 _WORK_ON_ALL = Rule(Role.OPERATOR, Named.ALL)
 _DELETE = Rule(Role.ADMIN, Named.PATH)
+_MANAGE = Rule(Role.ADMIN, Named.ALL)
 _ONE_MODEL = "/api/v1/models/{name}"
 _VERSION = f"{_ONE_MODEL}/versions/{{version}}"
 _EVALUATION_SET = f"{_ONE_MODEL}/evaluation-set"
@@ -113,6 +114,11 @@ RULES: Mapping[str, Rule] = {
     f"GET {_VERSION}/evaluation": _WORK,
     f"GET {_EVALUATION_SET}": _WORK,
     f"PUT {_EVALUATION_SET}": _WORK,
+    # Access.
+    "GET /api/v1/keys": _MANAGE,
+    "POST /api/v1/keys": _MANAGE,
+    "DELETE /api/v1/keys/{key}": _MANAGE,
+    "POST /api/v1/keys/{key}/rotate": _MANAGE,
 }
 """By method and path."""
 

@@ -2,6 +2,7 @@
 The command line. Each module beside this one holds the commands of one subject.
 
     client.py    how the others reach a gateway
+    keys.py      keys create, list, revoke, rotate
     models.py    register, models, versions, load, unload, run, alias, delete
     metrics.py   metrics, metrics compare
     rollouts.py  rollout create, list, watch, promote, rollback, pause, resume, history, samples
@@ -18,6 +19,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli import models
+from gateway.cli.keys import keys_app
 from gateway.cli.metrics import metrics_app
 from gateway.cli.rollouts import rollout_app
 
@@ -31,6 +33,7 @@ app = typer.Typer(
 for _name in ("register", "models", "versions", "load", "unload", "run", "alias", "delete"):
     app.command(_name)(getattr(models, f"{_name}_command"))
 
+app.add_typer(keys_app, name="keys")
 app.add_typer(metrics_app, name="metrics")
 app.add_typer(rollout_app, name="rollout")
 

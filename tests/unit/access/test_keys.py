@@ -189,10 +189,10 @@ def test_a_pattern_that_no_name_matches_is_refused(pattern: str) -> None:
 
 
 def test_a_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
-    """The file has mode 600, 32 bytes, and what is in it stays; no draft is left."""
+    """The file has mode 600 and 32 bytes, and what is in it stays; no draft is left."""
     path = tmp_path / "secret"
     first = kept_secret(path)
-    assert len(first) == 32
+    assert len(bytes.fromhex(first)) == 32
     assert kept_secret(path) == first
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
