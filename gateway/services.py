@@ -202,5 +202,5 @@ async def open_services(
             aliases=Aliases(registry, core.registration.store, control.lifecycle),
             peers=peers,
             keyring=core.keyring,
-            keys=KeyStore(database),
+            keys=KeyStore(core.database),
         )

@@ -9,8 +9,8 @@ _SECRET_BYTES = 32
 
 def kept_secret(path: Path) -> str:
     """
-    Read the secret of a file, in hexadecimal; make both if there is none. Of several processes that start at once,
-    all get the same.
+    Read the secret of a file, in hexadecimal; make both if there is none. Of several processes that
+    start at once, all get the same.
 
     Raises:
         OSError: It can be neither read nor made.
