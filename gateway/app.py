@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from gateway import __version__
@@ -11,6 +13,7 @@ from gateway.api import errors
 from gateway.api.middleware.body_limit import BodyLimitErrors
 from gateway.api.middleware.door import Door
 from gateway.api.middleware.metering import Metering
+from gateway.api.middleware.page_headers import PageHeaders
 from gateway.api.middleware.request_context import RequestContext
 from gateway.api.middleware.tracing import Tracing
 from gateway.api.middleware.worker_answers import WorkerAnswers
@@ -25,6 +28,7 @@ from gateway.api.rest import (
     serving,
 )
 from gateway.api.rules import Rulebook, routes_of
+from gateway.api.sites import Sites
 from gateway.control_plane import ControlPlane
 from gateway.services import open_services
 from gateway.settings import Settings
@@ -80,7 +84,11 @@ def create_app(
         app.include_router(router, max_body_size=settings.max_body_bytes)
     errors.install(app)
     app.add_middleware(BodyLimitErrors)
-    app.add_middleware(Door, rulebook=Rulebook(routes_of(app)))
+    app.state.sites = Sites(settings.allowed_hosts, settings.cors_origins, settings.host)
+    app.add_middleware(Door, rulebook=Rulebook(routes_of(app)), sites=app.state.sites)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **_cors(settings))
+    app.add_middleware(PageHeaders)
     if worker is not None:
         app.add_middleware(WorkerAnswers, number=worker)
     app.add_middleware(RequestContext)
@@ -88,3 +96,25 @@ def create_app(
         app.add_middleware(Tracing)
     app.add_middleware(Metering)
     return app
+
+
+def _cors(settings: Settings) -> dict[str, Any]:
+    """Let pages of the listed origins in, and read what answers say."""
+    return {
+        "allow_origins": settings.cors_origins,
+        "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+        "allow_headers": [
+            "Authorization",
+            "X-API-Key",
+            "X-Request-ID",
+            "X-Rollout-Key",
+            "If-Match",
+        ],
+        "expose_headers": [
+            "X-Request-ID",
+            "X-Model-Version",
+            "Server-Timing",
+            "Retry-After",
+            "ETag",
+        ],
+    }

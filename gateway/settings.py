@@ -24,6 +24,20 @@ class Settings(BaseSettings):
     host: str = Field(
         "127.0.0.1", description="Address to listen on. 0.0.0.0 opens it to the network."
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description=(
+            "Comma-separated names that this gateway is called by, `*` a wildcard; `*` alone is "
+            "any name. Addresses, `localhost` and names without a dot need no line."
+        ),
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description=(
+            "Comma-separated origins (https://app.example.com) whose pages may use this gateway "
+            "from a browser. Default: its own pages alone."
+        ),
+    )
     insecure: bool = Field(
         False,
         description=(
@@ -263,9 +277,9 @@ class Settings(BaseSettings):
             raise ValueError(f"less than one for each of the {info.data['workers']} WORKERS")
         return value
 
-    @field_validator("triton_urls", mode="before")
+    @field_validator("triton_urls", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
-    def _split_urls(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value

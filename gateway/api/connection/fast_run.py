@@ -80,7 +80,9 @@ class FastRuns:
         return None if self._caller(model, head.headers) is None else PlainRun(model, raw)
 
     def _caller(self, model: str, headers: Headers) -> Caller | None:
-        """Tell who may ask the model; None if nobody may: the app says why."""
+        """Tell who may ask the model; None if nobody may, or a browser asks: the app says why."""
+        if not self._app.state.sites.plain(headers):
+            return None
         services: Services = self._app.state.services
         if services.keyring.open:
             return ANYBODY

@@ -1,8 +1,9 @@
 """
-The door: who asks, and may they? Before anything of the body is read.
+The door: who asks, from where, and may they? Before anything of the body is read.
 
-Pure ASGI. It finds the request's line in the one table (`api/rules.py`), the caller by the key, and
-answers by itself what is refused. What goes on carries its caller (`api/callers.py`).
+Pure ASGI. It checks what a browser says of the page that asks (`api/sites.py`), finds the request's
+line in the one table (`api/rules.py`) and the caller by the key, and answers by itself what is
+refused. What goes on carries its caller (`api/callers.py`).
 """
 
 import time
@@ -19,6 +20,7 @@ from gateway.api.callers import shown_key
 from gateway.api.errors import gateway_error
 from gateway.api.middleware.shell import HttpMiddleware
 from gateway.api.rules import Found, Named, Rule, Rulebook
+from gateway.api.sites import Sites
 from gateway.errors import GatewayError, NotFound
 from gateway.services import Services
 
@@ -26,15 +28,17 @@ from gateway.services import Services
 class Door(HttpMiddleware):
     """Lets nobody through who may not."""
 
-    def __init__(self, app: ASGIApp, rulebook: Rulebook) -> None:
+    def __init__(self, app: ASGIApp, rulebook: Rulebook, sites: Sites) -> None:
         super().__init__(app)
         self._rulebook = rulebook
+        self._sites = sites
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
         services: Services = scope["app"].state.services
         found = self._rulebook.find(scope["method"], scope["path"])
         try:
+            self._sites.check(scope["method"], scope["headers"])
             scope["state"]["caller"] = _admit(services.keyring, scope, found)
         except GatewayError as error:
             if found is not None:

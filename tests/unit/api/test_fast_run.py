@@ -28,6 +28,7 @@ from gateway.api.middleware.body_limit import BodyLimitErrors
 from gateway.api.middleware.metering import Metering
 from gateway.api.middleware.request_context import RequestContext
 from gateway.api.rest import serving
+from gateway.api.sites import Sites
 from gateway.errors import ModelNotLoaded, Overloaded
 from gateway.inference.request import Prediction, Stages
 from gateway.telemetry.observation import Observation
@@ -116,6 +117,7 @@ async def ways() -> AsyncIterator[Ways]:
         settings=SimpleNamespace(max_batch_images=MAX_BATCH_IMAGES),
     )
     app.state.tracer = None
+    app.state.sites = Sites([], [])
     app.include_router(serving.router, max_body_size=MAX_BODY_BYTES)
     errors.install(app)
     for middleware in (BodyLimitErrors, RequestContext, Metering):
