@@ -12,6 +12,7 @@ Source: Fetch Standard ("Origin", "simple" content types); W3C, Fetch Metadata R
 
 import fnmatch
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable, Sequence
 
@@ -26,6 +27,7 @@ _SAME_SITE = {b"same-origin", b"none"}
 # routes that say so.
 _SIMPLE_TYPES = (b"text/plain", b"application/x-www-form-urlencoded")
 _MOST_KNOWN = 64
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+?)\.?)(?::[0-9]*)?")
 
 
 class Sites:
@@ -93,7 +95,7 @@ class Sites:
             return True
         # A name without a dot is of this machine or its network.
         if name in self._own or "." not in name or name.endswith(".localhost"):
-            return ":" not in name or _is_address(name)
+            return bool(name) and (":" not in name or _is_address(name))
         return _is_address(name)
 
     @staticmethod
@@ -111,9 +113,9 @@ def _authority(origin: bytes) -> bytes:
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].rstrip(".")
+    """Return the name or the address of a `Host`; "" if it is none."""
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2]) if found else ""
 
 
 def _is_address(name: str) -> bool:
