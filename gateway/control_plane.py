@@ -19,7 +19,7 @@ from gateway.background import run_in_background
 from gateway.demo import DEMO_MODEL, publish_demo
 from gateway.peers import NoPeers, Peers
 from gateway.registry.artifacts import Artifacts
-from gateway.registry.desired import DesiredState
+from gateway.registry.desired import DesiredState, follow_names
 from gateway.registry.lifecycle import Lifecycle, LifecycleObserver, LocalLifecycle
 from gateway.registry.registry import Registry
 from gateway.registry.sources import ModelsFolder, adopt_repository
@@ -151,6 +151,7 @@ class LocalControlPlane:
             repository = settings.model_repository.resolve()
             replicas, loads = self._replicas, self._loads
             stack.push_async_callback(replicas.close)
+            follow_names(registry, replicas.names)
             desired = DesiredState(registry)
             artifacts = Artifacts(repository, registry)
             reconciler = Reconciler(
@@ -159,6 +160,7 @@ class LocalControlPlane:
                 refusal=artifacts.refusal,
                 loads=loads,
                 observer=self._observer,
+                names=replicas.names,
             )
 
             async def quarantine(served: Served, reason: str) -> None:

@@ -24,6 +24,7 @@ Source: Triton, Model Configuration; triton-inference-server/onnxruntime_backend
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
@@ -37,6 +38,7 @@ __all__ = [
     "ConfigOptions",
     "Placement",
     "generate_config",
+    "model_name",
     "parse",
     "placement_for_machine",
     "render",
@@ -159,6 +161,17 @@ def parse(text: str) -> pb.ModelConfig:
         return text_format.Parse(text, pb.ModelConfig())
     except (text_format.ParseError, UnicodeEncodeError) as error:
         raise ConfigInvalid(f"config.pbtxt cannot be read: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def model_name(text: str) -> str:
+    """
+    Return the name that the text of a config.pbtxt gives its Triton model; "" if it gives none.
+
+    Raises:
+        ConfigInvalid: It cannot be read.
+    """
+    return str(parse(text).name)
 
 
 def to_json(config: pb.ModelConfig) -> str:

@@ -12,8 +12,9 @@ import os
 from pathlib import Path
 
 from gateway.converter.errors import NameConflict, RepositoryUnreadable, VersionExists
+from gateway.converter.layout import next_version, triton_models, version_directory, versions_in
 from gateway.converter.names import check_model_name, check_version
-from gateway.converter.published import next_version, published_versions, read_config
+from gateway.converter.published import read_config
 from gateway.converter.repository_writer import read_errors, refuse_escape
 
 
@@ -28,19 +29,11 @@ def check_model_place(repository: Path, name: str) -> None:
         RepositoryUnreadable: The directory is none, or cannot be read.
         ConfigInvalid: The config.pbtxt cannot be read, or is that of another model.
     """
-    model = repository / check_model_name(name)
+    check_model_name(name)
     with read_errors(name):
         _check_case(repository, name)
-        if not os.path.lexists(model):
-            return
-        refuse_escape(model, repository)
-        if not model.is_dir():
-            raise RepositoryUnreadable(
-                f"{name} in the repository is no directory. Remove it, or put the model's "
-                "directory in its place."
-            )
-        published_versions(repository, name)
-        read_config(model)
+        for directory in triton_models(repository, name):
+            _check_directory(repository, directory)
 
 
 def free_version(repository: Path, name: str) -> int:
@@ -66,8 +59,20 @@ def check_version_place(repository: Path, name: str, version: int) -> None:
     """
     check_version(version)
     check_model_place(repository, name)
-    if os.path.lexists(repository / name / str(version)):
+    if os.path.lexists(version_directory(repository, name, version)):
         raise VersionExists(f"Version {version} of {name} is published already.")
+
+
+def _check_directory(repository: Path, triton_model: str) -> None:
+    directory = repository / triton_model
+    refuse_escape(directory, repository)
+    if not directory.is_dir():
+        raise RepositoryUnreadable(
+            f"{triton_model} in the repository is no directory. Remove it, or put the model's "
+            "directory in its place."
+        )
+    versions_in(directory)
+    read_config(directory)
 
 
 def _check_case(repository: Path, name: str) -> None:

@@ -23,24 +23,29 @@ from gateway.converter import model_config
 from gateway.converter.digests import digest_file
 from gateway.converter.errors import ModelInvalid
 from gateway.converter.existing_config import complete, fits, with_labels
+from gateway.converter.layout import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    choose_triton_model,
+    next_version,
+    published_versions,
+    versions_in,
+)
 from gateway.converter.model_config import ConfigOptions
 from gateway.converter.model_writer import write_model
 from gateway.converter.names import check_model_name, check_version
 from gateway.converter.place import check_version_place
 from gateway.converter.plan import LABELS_FILE, Plan, plan_version
 from gateway.converter.published import (
-    CONFIG_FILE,
-    MODEL_FILE,
     PublishedVersion,
     newest_input,
-    next_version,
-    published_versions,
     read_config,
     read_labels,
     read_published,
 )
 from gateway.converter.repository_writer import (
     copy_synced,
+    one_at_a_time,
     publish_into_model,
     publish_model,
     staging_folder,
@@ -100,10 +105,9 @@ def publish_version(
     check_version(version)
     if not stat.S_ISREG(source.stat().st_mode):
         raise ModelInvalid("The model is not a file.")
-    model = repository / name
     with staging_folder(repository) as staging:
         check_version_place(repository, name, version)
-        # <staging>/NAME is laid out as the model's directory will be.
+        # <staging>/NAME is laid out as the Triton model's directory will be.
         staged = staging / name / str(version)
         staged.mkdir(parents=True)
         copy = staging / MODEL_FILE
@@ -125,7 +129,10 @@ def publish_version(
         size_bytes = placed.stat().st_size
         if labels is not None:
             write_synced(staged / LABELS_FILE, "".join(f"{label}\n" for label in labels))
-        text = _publish(staging / name, model, version, plan.signature, plan.config)
+        with one_at_a_time(repository):
+            # Once more: versions of one model may lie in several directories.
+            check_version_place(repository, name, version)
+            text = _publish(staging / name, repository, name, version, plan)
     return PublishedVersion(
         name=name,
         version=version,
@@ -155,24 +162,21 @@ def _place_model(plan: Plan, copy: Path, target: Path) -> Path:
     return target
 
 
-def _publish(
-    staged: Path, model: Path, version: int, signature: ModelSignature, config: pb.ModelConfig
-) -> str:
+def _publish(staged: Path, repository: Path, name: str, version: int, plan: Plan) -> str:
     """Move the staged model or version into its place; return the text of the configuration."""
+    config = pb.ModelConfig()
+    config.CopyFrom(plan.config)
+    config.name = choose_triton_model(repository, name, plan.signature)
+    model = repository / config.name
     if not model.exists():
         text = model_config.render(config)
         write_synced(staged / CONFIG_FILE, text)
-        try:
-            publish_model(staged, model)
-        except FileExistsError:
-            # Somebody published another version of it meanwhile: join that.
-            (staged / CONFIG_FILE).unlink()
-        else:
-            return text
+        publish_model(staged, model)
+        return text
     written = read_config(model)
-    text = model_config.render(_keep_tuning(written, config, signature))
+    text = model_config.render(_keep_tuning(written, config, plan.signature))
     # The file serves the newest version, so that an older number leaves it as it is.
-    newest = version > max(published_versions(model.parent, model.name), default=0)
+    newest = version > max(versions_in(model), default=0)
     replaced = text != written and (newest or written is None)
     if replaced:
         write_synced(staged / CONFIG_FILE, text)

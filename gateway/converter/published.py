@@ -1,9 +1,5 @@
 """
-What lies in a model repository, whoever put it there.
-
-    NAME/config.pbtxt        for people and for a tritonserver of its own; serves the newest version
-    NAME/VERSION/model.onnx  immutable, as is the number
-    NAME/VERSION/labels.txt  class names, if there are any
+Read what lies in a model repository, whoever put it there.
 
 Source: Triton, Model Repository.
 """
@@ -16,18 +12,21 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from gateway.converter import model_config
 from gateway.converter.digests import digest_file
-from gateway.converter.errors import ConfigInvalid, ToolError, VersionInvalid, VersionMissing
+from gateway.converter.errors import ConfigInvalid, ToolError, VersionMissing
 from gateway.converter.existing_config import complete, fits, with_labels
+from gateway.converter.layout import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    published_versions,
+    version_directory,
+)
 from gateway.converter.model_config import ConfigOptions
-from gateway.converter.names import check_model_name, check_version, parse_version
+from gateway.converter.names import check_model_name, check_version
 from gateway.converter.onnx_signature import read_signature
 from gateway.converter.plan import LABELS_FILE, plan_version
 from gateway.converter.repository_writer import read_errors, refuse_escape
 from gateway.converter.signature import ModelSignature, TensorSignature
 from gateway.converter.uint8_input import AS_IT_IS
-
-MODEL_FILE = "model.onnx"
-CONFIG_FILE = "config.pbtxt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,8 @@ def read_published(repository: Path, name: str, version: int) -> PublishedVersio
 
 
 def _describe(repository: Path, name: str, version: int) -> PublishedVersion:
-    path = repository / name / str(version) / MODEL_FILE
+    directory = version_directory(repository, name, version)
+    model, path = directory.parent, directory / MODEL_FILE
     if not path.is_file():
         raise VersionMissing(f"There is no version {version} of {name} in the repository.")
     refuse_escape(path, repository)
@@ -92,7 +92,8 @@ def _describe(repository: Path, name: str, version: int) -> PublishedVersion:
         policy=AS_IT_IS,
         labels=read_labels(repository, name, version),
     )
-    text = _text_to_load_with(read_config(repository / name), plan.config, plan.signature)
+    plan.config.name = model.name
+    text = _text_to_load_with(read_config(model), plan.config, plan.signature)
     digest = digest_file(path)
     return PublishedVersion(
         name, version, digest, digest, path.stat().st_size, plan.signature, text
@@ -102,7 +103,7 @@ def _describe(repository: Path, name: str, version: int) -> PublishedVersion:
 def newest_input(repository: Path, name: str) -> TensorSignature | None:
     """Tell what the newest version of a model takes; None if there is none that can be read."""
     for version in reversed(published_versions(repository, name)):
-        path = repository / name / str(version) / MODEL_FILE
+        path = version_directory(repository, name, version) / MODEL_FILE
         if path.is_file():
             try:
                 refuse_escape(path, repository)
@@ -120,7 +121,7 @@ def read_labels(repository: Path, name: str, version: int) -> tuple[str, ...] | 
         ConfigInvalid: The file is not UTF-8.
         PathEscapes: It is a link out of the repository.
     """
-    path = repository / check_model_name(name) / str(check_version(version)) / LABELS_FILE
+    path = version_directory(repository, name, version) / LABELS_FILE
     if not path.is_file():
         return None
     refuse_escape(path, repository)
@@ -132,27 +133,6 @@ def read_labels(repository: Path, name: str, version: int) -> tuple[str, ...] | 
         ) from error
     # Not splitlines(): a label may hold what Unicode calls a line end.
     return tuple(text.removesuffix("\n").split("\n"))
-
-
-def published_versions(repository: Path, name: str) -> list[int]:
-    """List the versions of a model that lie in the repository, in order."""
-    model = repository / check_model_name(name)
-    if not model.is_dir():
-        return []
-    return [number for number in _taken_numbers(model) if (model / str(number)).is_dir()]
-
-
-def next_version(repository: Path, name: str) -> int:
-    """
-    Tell the number after the highest that lies in the repository. A file or a dangling link in a
-    version's place takes its number too.
-
-    Raises:
-        VersionInvalid: There is none after it.
-    """
-    model = repository / check_model_name(name)
-    taken = _taken_numbers(model) if model.is_dir() else []
-    return check_version(max(taken, default=0) + 1)
 
 
 def read_config(model: Path) -> str | None:
@@ -186,17 +166,6 @@ def _config_invalid(model: Path, what: str) -> ConfigInvalid:
         f"The config.pbtxt of {model.name} {what}. Mend it, or remove it: the next version that "
         "is published brings a new one."
     )
-
-
-def _taken_numbers(model: Path) -> list[int]:
-    """List the numbers that something in a model's directory has, in order."""
-    found = []
-    for entry in model.iterdir():
-        try:
-            found.append(parse_version(entry.name))
-        except VersionInvalid:
-            continue  # Triton overlooks it too
-    return sorted(found)
 
 
 def _text_to_load_with(

@@ -7,11 +7,12 @@ not inside one of them: a stray entry inside a model's directory makes Triton re
 
 A write that fails for want of space has changed nothing: what was renamed already is taken back.
 
-Source: Triton, Model Repository (layout); rename(2), fsync(2).
+Source: Triton, Model Repository (layout); rename(2), fsync(2), flock(2).
 """
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import uuid
@@ -130,6 +131,20 @@ def replace_config(text: str, config: Path) -> None:
         write_synced(staged, text)
         staged.replace(config)
         sync_directory(config.parent)
+
+
+@contextlib.contextmanager
+def one_at_a_time(repository: Path) -> Iterator[None]:
+    """
+    Let one process at a time give numbers and directories their places in a repository. The kernel
+    lets go of the lock when the process ends.
+    """
+    folder = os.open(repository / STAGING, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def refuse_escape(path: Path, repository: Path) -> None:

@@ -7,12 +7,13 @@ Source: Triton, Model Repository.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.converter import model_config
-from gateway.converter.names import check_model_name, check_version
+from gateway.converter.layout import CONFIG_FILE, version_directory, versions_in
 from gateway.converter.place import check_model_place
-from gateway.converter.published import CONFIG_FILE, published_versions, read_config
+from gateway.converter.published import read_config
 from gateway.converter.repository_writer import (
     staging_folder,
     sync_directory,
@@ -21,16 +22,17 @@ from gateway.converter.repository_writer import (
 
 
 def remove_version(
-    repository: Path, name: str, version: int, *, config_text: str | None = None
+    repository: Path, name: str, version: int, *, configs: Mapping[int, str] | None = None
 ) -> None:
     """
-    Remove a version's files; with the last version the model's whole directory. If there are none,
-    nothing happens.
+    Remove a version's files; with the last version of a Triton model its whole directory. If there
+    are none, nothing happens.
 
     Args:
         repository, name, version: Which one.
-        config_text: The configuration that the newest of the remaining versions is served with;
-            None: the one that is there, pointed to that version.
+        configs: By version, the configuration that it is served with. Once the newest of a Triton
+            model is gone, that of the one before is put in its place; where there is none, the one
+            that is there stays and is pointed to it.
 
     Raises:
         NameInvalid, VersionInvalid: The name or the number is not allowed.
@@ -39,19 +41,19 @@ def remove_version(
         ConfigInvalid: The config.pbtxt cannot be read.
         StorageFull: The disk is so full that nothing can be prepared.
     """
-    model = repository / check_model_name(name)
-    place = model / str(check_version(version))
     check_model_place(repository, name)
+    place = version_directory(repository, name, version)
+    model = place.parent
     if not model.is_dir():
         return
-    remaining = [number for number in published_versions(repository, name) if number != version]
+    remaining = [number for number in versions_in(model) if number != version]
     with staging_folder(repository) as staging:
         if not remaining:
-            model.rename(staging / name)
+            model.rename(staging / model.name)
             sync_directory(repository)
             return
         # First the configuration: one that names a version which is not there cannot be loaded.
-        text = _config_without(model, version, remaining[-1], config_text)
+        text = _config_without(model, version, remaining[-1], (configs or {}).get(remaining[-1]))
         if text is not None:
             write_synced(staging / CONFIG_FILE, text)
             (staging / CONFIG_FILE).replace(model / CONFIG_FILE)

@@ -118,10 +118,9 @@ class RolloutAnswers:
 def _same_input(one: ModelVersion, other: ModelVersion) -> bool:
     """Whether two versions make the same tensor of an image."""
     given, wanted = one.signature.inputs[0], other.signature.inputs[0]
-    return (
-        one.preprocessing == other.preprocessing
-        and given.dtype == wanted.dtype
-        and len(given.shape) == len(wanted.shape)
+    return one.preprocessing == other.preprocessing and (given.dtype, given.shape) == (
+        wanted.dtype,
+        wanted.shape,
     )
 
 

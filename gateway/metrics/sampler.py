@@ -85,7 +85,8 @@ class Sampler:
             except TritonError as error:
                 log.info("statistics_unread", replica=replica.name, reason=str(error))
                 continue
-            for served, now in statistics.items():
+            for (triton_model, number), now in statistics.items():
+                served = self._replicas.names.served(triton_model, number)
                 before = self._before.get((replica.name, served))
                 self._before[replica.name, served] = now
                 used = memory.get(served, Memory()) if replica.name == "embedded" else Memory()
@@ -114,7 +115,7 @@ class Sampler:
         resident: dict[Served, int] = {}
         gpu: dict[Served, int] = {}
         for stub in self._stubs():
-            served = stub.model, stub.version
+            served = self._replicas.names.served(stub.model, stub.version)
             with contextlib.suppress(psutil.NoSuchProcess):
                 used_bytes = psutil.Process(stub.pid).memory_info().rss
                 resident[served] = resident.get(served, 0) + used_bytes

@@ -9,7 +9,7 @@ Source: Triton, "Metrics".
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import httpx
 import structlog
@@ -17,7 +17,8 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from gateway.triton.replicas import Replica
+from gateway.triton.model_names import ModelNames
+from gateway.triton.replicas import Replica, ReplicaSet
 
 log = structlog.get_logger(__name__)
 
@@ -35,10 +36,11 @@ class TritonMetrics(Collector):
         """Close its connections."""
         await self._http.aclose()
 
-    async def refresh(self, replicas: Iterable[Replica]) -> None:
+    async def refresh(self, replicas: ReplicaSet) -> None:
         """Read every replica's metrics, side by side."""
         texts = await asyncio.gather(*(self._read(replica) for replica in replicas))
-        self._families = list(_relabelled(text for text in texts if text is not None))
+        known = (text for text in texts if text is not None)
+        self._families = list(_relabelled(known, replicas.names))
 
     def collect(self) -> Iterator[Metric]:
         """Yield what was read last."""
@@ -57,7 +59,7 @@ class TritonMetrics(Collector):
         return replica.name, response.text
 
 
-def _relabelled(texts: Iterable[tuple[str, str]]) -> Iterator[Metric]:
+def _relabelled(texts: Iterable[tuple[str, str]], names: ModelNames) -> Iterator[Metric]:
     families: dict[str, Metric] = {}
     for replica, text in texts:
         for family in text_string_to_metric_families(text):
@@ -66,5 +68,13 @@ def _relabelled(texts: Iterable[tuple[str, str]]) -> Iterator[Metric]:
                 # The parser gives a counter the suffix that Triton's names do not have.
                 name = sample.name.removesuffix("_total")
                 shown = families.setdefault(name, Metric(name, family.documentation, kind))
-                shown.add_sample(name, {**sample.labels, "replica": replica}, sample.value)
+                labels = {**sample.labels, **_served(sample.labels, names), "replica": replica}
+                shown.add_sample(name, labels, sample.value)
     yield from families.values()
+
+
+def _served(labels: Mapping[str, str], names: ModelNames) -> dict[str, str]:
+    """Return the model that callers know, of a series that is about a version."""
+    if not labels.get("version", "").isdecimal():
+        return {}
+    return {"model": names.served(labels["model"], int(labels["version"]))[0]}

@@ -9,7 +9,7 @@ import asyncio
 from pathlib import Path
 
 from gateway.converter.digests import digest_file
-from gateway.converter.published import MODEL_FILE
+from gateway.converter.layout import MODEL_FILE
 from gateway.errors import ArtifactCorrupt
 from gateway.registry.registry import Registry
 from gateway.registry.versions import ModelVersion
@@ -33,7 +33,7 @@ class Artifacts:
             ArtifactCorrupt: It is another file than the one that was published, or gone.
         """
         key = (version.model, version.version)
-        path = self._repository / version.model / str(version.version) / MODEL_FILE
+        path = self._repository / version.triton_model / str(version.version) / MODEL_FILE
         known = self._known.get(key)
         found = await asyncio.to_thread(_examine, path, known)
         if found is None or found[0] != version.digest:

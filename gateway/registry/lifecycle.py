@@ -74,7 +74,8 @@ class LocalLifecycle:
         Raises:
             ModelNotFound, VersionNotFound: There is no such thing.
             ArtifactCorrupt: Its file is not the one that was published.
-            SignatureConflict: Another version with other inputs or outputs is loaded.
+            SignatureConflict: A version with other inputs or outputs that lies in the same Triton
+            model is loaded; only releases before 0.2 published such.
             LoadFailed: A replica could not load it; the desired state is as it was.
             TritonUnavailable, DeadlineExceeded: No replica could be asked in time; likewise.
             StoreUnavailable: The wish cannot be recorded.
@@ -167,10 +168,14 @@ class LocalLifecycle:
 
 
 def _check_side_by_side(model: Model, target: ModelVersion) -> None:
-    """Versions of one model share one config in Triton, so that their tensors must be the same."""
+    """
+    Versions of one Triton model share one config, so that their tensors must be the same. They are,
+    unless both were published by a release that put them into one whatever they took.
+    """
     for number in model.desired - {target.version}:
         other = model.versions[number]
-        if not target.signature.same_tensors(other.signature):
+        shared = other.triton_model == target.triton_model
+        if shared and not target.signature.same_tensors(other.signature):
             raise SignatureConflict(
                 f"Version {number} of {model.name} is loaded and has other inputs or outputs than "
                 f"version {target.version}: unload it first."

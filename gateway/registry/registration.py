@@ -30,6 +30,7 @@ from gateway.errors import (
     Overloaded,
     StoreUnavailable,
 )
+from gateway.registry.differences import champion_differences
 from gateway.registry.identity import champion_input, find_version, record_digest
 from gateway.registry.publishing import Published, publish
 from gateway.registry.refusals import as_refusals, refusal_of
@@ -186,7 +187,8 @@ class Registration:
             registered = catalog.model(name).version(version)
         if created:
             log.info("model_registered", model=name, version=version, digest=registered.digest)
-        return Registered(registered, created, validated.report.warnings)
+        differing = champion_differences(catalog.model(name), version)
+        return Registered(registered, created, (*validated.report.warnings, *differing))
 
     async def report(self, name: str, version: int) -> dict[str, Any] | None:
         """Read a version's validation report; None if it was not uploaded."""
@@ -313,9 +315,8 @@ class Registration:
 
     async def _remove_files(self, name: str, version: int) -> None:
         model = self._registry.catalog.models.get(name)
-        left = {} if model is None else {v: m for v, m in model.versions.items() if v != version}
-        config = left[max(left)].config if left else None
-        await asyncio.to_thread(remove_version, self._repository, name, version, config_text=config)
+        configs = {} if model is None else {v: m.config for v, m in model.versions.items()}
+        await asyncio.to_thread(remove_version, self._repository, name, version, configs=configs)
         await self.store.release(name, version)
 
 

@@ -17,8 +17,9 @@ from watchfiles import awatch
 
 from gateway.converter.digests import digest_file
 from gateway.converter.errors import ToolError
+from gateway.converter.layout import MODEL_FILE, version_directory
 from gateway.converter.model_config import ConfigOptions, placement_for_machine
-from gateway.converter.names import check_model_name
+from gateway.converter.names import check_model_name, parse_triton_model
 from gateway.converter.place import check_model_place
 from gateway.converter.publish import (
     PublishedVersion,
@@ -27,7 +28,6 @@ from gateway.converter.publish import (
     published_versions,
     read_published,
 )
-from gateway.converter.published import MODEL_FILE
 from gateway.converter.uint8_input import InputPolicy
 from gateway.errors import GatewayError, VersionConflict
 from gateway.registry.identity import champion_input, find_version, record_digest
@@ -151,8 +151,7 @@ class ModelsFolder:
             # Somebody registered or promoted another version since: that decision stands.
             return
         swap = previous.version in model.desired
-        same_tensors = model.versions[version].signature.same_tensors(previous.signature)
-        if swap and same_tensors and self._replicas.live():
+        if swap and self._replicas.live():
             await self._lifecycle.load(name, version, actor=_ACTOR)
         await self._registry.store.replace_champion(name, version, swap_desired=swap, actor=_ACTOR)
         await self._registry.refresh()
@@ -168,13 +167,15 @@ def _list_folder(folder: Path) -> list[Path]:
 
 
 def _list_repository(repository: Path) -> list[str]:
-    """List what may be models: every entry that is not hidden and no file."""
+    """List what may be models: of every entry that is not hidden and no file."""
     if not repository.is_dir():
         return []
     return sorted(
-        entry.name
-        for entry in repository.iterdir()
-        if not entry.name.startswith(".") and not entry.is_file()
+        {
+            parse_triton_model(entry.name)[0]
+            for entry in repository.iterdir()
+            if not entry.name.startswith(".") and not entry.is_file()
+        }
     )
 
 
@@ -184,7 +185,7 @@ def _list_versions(repository: Path, name: str) -> list[int]:
     return [
         version
         for version in published_versions(repository, name)
-        if (repository / name / str(version) / MODEL_FILE).is_file()
+        if (version_directory(repository, name, version) / MODEL_FILE).is_file()
     ]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from gateway.converter import model_config
 from gateway.converter.onnx_signature import ModelSignature
 from gateway.errors import AliasNotFound, ModelNotFound, ModelNotLoaded, VersionNotFound
 from gateway.preprocessing.record import Preprocessing
@@ -37,6 +38,11 @@ class ModelVersion:
     record_digest: str = ""
     scores: str | None = None
     trial_shape: tuple[int, ...] | None = None
+
+    @property
+    def triton_model(self) -> str:
+        """The Triton model in which it lies: the one that its configuration names."""
+        return model_config.model_name(self.config) or self.model
 
     @property
     def classes(self) -> int | None:

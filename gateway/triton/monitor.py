@@ -41,11 +41,11 @@ class Repairs(Protocol):
     async def reconcile(self, replica: Replica) -> None:
         """Bring a replica whose index was just read to what it should have loaded."""
 
-    async def repair(self, replica: Replica, name: str, *, noticed_at_s: float) -> None:
-        """Reload a model that lost one of its processes at `noticed_at_s` (monotonic)."""
+    async def repair(self, replica: Replica, served: Served, *, noticed_at_s: float) -> None:
+        """Reload a version that lost one of its processes at `noticed_at_s` (monotonic)."""
 
-    def tried_at_s(self, replica: Replica, name: str) -> float:
-        """Return when a model's last load on a replica began (monotonic); 0 before the first."""
+    def tried_at_s(self, replica: Replica, served: Served) -> float:
+        """Return when a version's last load on a replica began (monotonic); 0 before the first."""
 
 
 class Monitor:
@@ -119,8 +119,9 @@ class Monitor:
         replica.mark_down()
         self._strike(replica, suspects, f"Triton died while it was at work: {reason}")
 
-    def stub_lost(self, replica: Replica, served: Served, reason: str) -> None:
+    def stub_lost(self, replica: Replica, triton_model: str, version: int, reason: str) -> None:
         """Hear that a backend process is gone: have its model loaded anew."""
+        served = self._replicas.names.served(triton_model, version)
         log.warning(
             "backend_process_lost",
             replica=replica.name,
@@ -132,15 +133,15 @@ class Monitor:
         self._repair(replica, served)
 
     def _repair(self, replica: Replica, served: Served) -> None:
-        name, noticed_at_s = served[0], time.monotonic()
-        self._tasks.start(self._repairs.repair(replica, name, noticed_at_s=noticed_at_s))
+        noticed_at_s = time.monotonic()
+        self._tasks.start(self._repairs.repair(replica, served, noticed_at_s=noticed_at_s))
 
     def _strike(self, replica: Replica, suspects: set[Served], reason: str) -> None:
         # Several instances that die between two loads are one death.
         suspects = {
             served
             for served in suspects
-            if self._struck_at_s.get(served, -1.0) <= self._repairs.tried_at_s(replica, served[0])
+            if self._struck_at_s.get(served, -1.0) <= self._repairs.tried_at_s(replica, served)
         }
         for served in suspects:
             # An answer since the last strike wipes the earlier ones out.
@@ -183,7 +184,7 @@ class Monitor:
                 await client.share(size_bytes, timeout_s=_INDEX_TIMEOUT_S)
             if replica.client is not client:
                 return  # what this one had says nothing about the process that followed it
-            replica.observe(entries, read_at_s=read_at_s)
+            replica.observe(self._replicas.names.translate(entries), read_at_s=read_at_s)
             self._tasks.start(self._once(replica, self._reconciling, self._repairs.reconcile))
             # Beside it: a version that hangs is waited for, and loads must not be.
             self._tasks.start(self._once(replica, self._probing, self._probe_silent))
@@ -210,14 +211,14 @@ class Monitor:
             # A load ends with a warm-up: until an interval after it there is nothing to ask.
             heard_at_s = max(
                 replica.answered_at_s.get(served, 0.0),
-                self._repairs.tried_at_s(replica, served[0]),
+                self._repairs.tried_at_s(replica, served),
             )
             if not replica.serves(served) or now_s - heard_at_s < self._probe_interval_s:
                 continue
             try:
                 async with asyncio.timeout(_PROBE_TIMEOUT_S):
                     await replica.client.infer(
-                        served[0],
+                        self._replicas.names.triton_model(served),
                         served[1],
                         input_name=probe.input_name,
                         input_dtype=probe.input_dtype,

@@ -14,59 +14,22 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
+from gateway.triton.actions import Action, DesiredModel, decide
 from gateway.triton.client import load_override
 from gateway.triton.errors import TritonFailed, TritonUnreachable
 from gateway.triton.loads import Failure, LoadStates
-from gateway.triton.replicas import Replica
+from gateway.triton.model_names import ModelNames
+from gateway.triton.replicas import Replica, Served
 
 log = structlog.get_logger(__name__)
 
 _FAILED_VERSION = re.compile(r"version (\d+) is at UNAVAILABLE state: ([^;]*)")
 _RETRY_FIRST_S, _RETRY_LONGEST_S = 1.0, 60.0
 _UNLOAD_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class DesiredModel:
-    """What should be ready of one model. No versions: nothing of it."""
-
-    name: str
-    config_json: str
-    versions: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """What to ask of one replica for one model: load just these versions, or unload (none)."""
-
-    name: str
-    versions: frozenset[int]
-
-
-def decide(
-    desired: DesiredModel, ready: frozenset[int], held_back: frozenset[int], *, config_known: bool
-) -> Action | None:
-    """
-    Decide what one replica must be asked for one model, if anything.
-
-    Args:
-        desired: What should be ready.
-        ready: What is.
-        held_back: Versions that failed lately and are not to be tried now.
-        config_known: Whether what is ready was loaded with just this config.
-    """
-    wanted = desired.versions - held_back
-    if desired.versions and (not wanted or held_back & ready):
-        # Nothing can be gained now, and what serves must not be lost: wait for the next try.
-        return None
-    if wanted == ready and (config_known or not wanted):
-        return None
-    return Action(desired.name, wanted)
 
 
 class LoadObserver(Protocol):
@@ -100,18 +63,21 @@ class Reconciler:
         refusal: Callable[[str, int], Awaitable[str | None]] | None = None,
         loads: LoadStates | None = None,
         observer: LoadObserver | None = None,
+        names: ModelNames | None = None,
     ) -> None:
         """
         Args:
-            desired: What should be ready, now.
+            desired: What should be ready now, by Triton model.
             load_timeout_s: Deadline of one load, in seconds.
             refusal: Returns why a version must not be loaded, or None; asked before every load.
             loads: Where loads are recorded; by default a record of its own.
             observer: Hears of every load and unload.
+            names: In which Triton models versions lie.
         """
         self.loads = LoadStates() if loads is None else loads
         self._observer = Unobserved() if observer is None else observer
         self._desired = desired
+        self._names = ModelNames() if names is None else names
         self._refusal = refusal
         self._load_timeout_s = load_timeout_s
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -120,15 +86,16 @@ class Reconciler:
         self._loaded_at_s: dict[tuple[str, str], float] = {}
         self._tried_at_s: dict[tuple[str, str], float] = {}
 
-    def tried_at_s(self, replica: Replica, name: str) -> float:
-        """Tell when a model's last load on a replica began (monotonic); 0 before the first."""
-        return self._tried_at_s.get((replica.name, name), 0.0)
+    def tried_at_s(self, replica: Replica, served: Served) -> float:
+        """Return when the last load of a version's Triton model began (monotonic); 0: never."""
+        return self._tried_at_s.get((replica.name, self._names.triton_model(served)), 0.0)
 
-    async def repair(self, replica: Replica, name: str, *, noticed_at_s: float) -> None:
+    async def repair(self, replica: Replica, served: Served, *, noticed_at_s: float) -> None:
         """
-        Reload every version of a model on a replica: one of its processes was seen lost at
-        `noticed_at_s` (monotonic). A load since then has brought it back already.
+        Reload a version and its siblings in the same Triton model: one of their processes was seen
+        lost at `noticed_at_s` (monotonic). A load since then has brought it back already.
         """
+        name = self._names.triton_model(served)
         key = (replica.name, name)
         async with self._locks[key]:
             if self._loaded_at_s.get(key, 0.0) >= noticed_at_s:
@@ -139,13 +106,17 @@ class Reconciler:
     async def reconcile(self, replica: Replica) -> None:
         """Bring one replica to the desired state, all models side by side."""
         names = [name for name in self._desired() if self._decide(replica, name) is not None]
-        await asyncio.gather(*(self.reconcile_model(replica, name) for name in names))
+        await asyncio.gather(*(self._reconcile(replica, name) for name in names))
 
-    async def reconcile_model(self, replica: Replica, name: str) -> None:
+    async def reconcile_model(self, replica: Replica, model: str) -> None:
         """
-        Bring one model on one replica to the desired state. Failures are recorded in `loads`, not
-        raised; an unreachable replica is marked down and left to the monitor.
+        Bring all versions of one model on one replica to the desired state. Failures are recorded
+        in `loads`, not raised; an unreachable replica is marked down and left to the monitor.
         """
+        names = [each.name for each in self._desired().values() if each.model == model]
+        await asyncio.gather(*(self._reconcile(replica, name) for name in names))
+
+    async def _reconcile(self, replica: Replica, name: str) -> None:
         async with self._locks[replica.name, name]:
             await self._settle(replica, name)
 
@@ -169,33 +140,48 @@ class Reconciler:
         held_back = frozenset(
             version
             for version in desired.versions
-            if (failure := self.loads.failure(replica, name, version))
+            if (failure := self.loads.failure(replica, desired.model, version))
             and failure.retry_at_s > now_s
         )
         known = self._applied.get((replica.name, name)) == self._mark(replica, desired)
-        return decide(desired, replica.ready_versions(name), held_back, config_known=known)
+        ready = self._ready(replica, desired.model, name)
+        return decide(desired, ready, held_back, config_known=known)
+
+    def _ready(self, replica: Replica, model: str, name: str) -> frozenset[int]:
+        """Return which of a model's versions are ready in one of its Triton models."""
+        return frozenset(
+            version
+            for version in replica.ready_versions(model)
+            if self._names.triton_model((model, version)) == name
+        )
+
+    def _mark_ready(self, replica: Replica, action: Action) -> None:
+        """Take note of what a load or unload of a Triton model has left ready."""
+        before = self._ready(replica, action.model, action.name)
+        ready = (replica.ready_versions(action.model) - before) | action.versions
+        replica.mark_ready(action.model, ready)
+        self._observer.load_changed(replica, action.model)
 
     def _mark(self, replica: Replica, desired: DesiredModel) -> tuple[int, str, int]:
         return replica.incarnation, desired.config_json, self._repairs[replica.name, desired.name]
 
     async def _act(self, replica: Replica, action: Action) -> None:
-        name, versions = action.name, action.versions
+        name, versions, model = action.name, action.versions, action.model
         if not versions:
             await replica.client.unload(name, timeout_s=_UNLOAD_TIMEOUT_S)
-            replica.mark_ready(name, ())
             self._applied.pop((replica.name, name), None)
-            self._observer.load_changed(replica, name)
-            log.info("unloaded", replica=replica.name, model=name)
+            self._mark_ready(replica, action)
+            log.info("unloaded", replica=replica.name, model=model, triton_model=name)
             return
         if refused := await self._refused(action):
-            self._keep_out(replica, name, refused)
+            self._keep_out(replica, model, refused)
             return
         desired = self._desired()[name]
         mark = self._mark(replica, desired)
-        served = {(name, version) for version in versions}
+        served = {(model, version) for version in versions}
         replica.loading |= served
         began_s = self._tried_at_s[replica.name, name] = time.monotonic()
-        self._observer.load_changed(replica, name)
+        self._observer.load_changed(replica, model)
         try:
             await replica.client.load(
                 name,
@@ -211,17 +197,17 @@ class Reconciler:
             replica.loading -= served
         took_s = time.monotonic() - began_s
         for version in versions:
-            self.loads.failures.pop((replica.name, name, version), None)
-            if version not in replica.ready_versions(name):
-                self.loads.load_times_s[replica.name, name, version] = took_s
+            self.loads.failures.pop((replica.name, model, version), None)
+            if version not in replica.ready_versions(model):
+                self.loads.load_times_s[replica.name, model, version] = took_s
         self._applied[replica.name, name] = mark
         self._loaded_at_s[replica.name, name] = began_s
-        replica.mark_ready(name, versions)
-        self._observer.load_changed(replica, name)
+        self._mark_ready(replica, action)
         log.info(
             "loaded",
             replica=replica.name,
-            model=name,
+            model=model,
+            triton_model=name,
             versions=sorted(versions),
             took_s=round(took_s, 3),
         )
@@ -230,34 +216,34 @@ class Reconciler:
         """Find the versions that must not be loaded, and why."""
         if self._refusal is None:
             return {}
-        reasons = {v: await self._refusal(action.name, v) for v in sorted(action.versions)}
+        reasons = {v: await self._refusal(action.model, v) for v in sorted(action.versions)}
         return {version: reason for version, reason in reasons.items() if reason is not None}
 
     def _hold_back(self, replica: Replica, action: Action, message: str) -> None:
         """Find which version failed and keep it out for a while; none named means all new ones."""
         named = {int(number): reason for number, reason in _FAILED_VERSION.findall(message)}
         blamed = {v: named.get(v, "") for v in action.versions if v in named} or dict.fromkeys(
-            action.versions - replica.ready_versions(action.name) or action.versions, message
+            action.versions - replica.ready_versions(action.model) or action.versions, message
         )
-        self._keep_out(replica, action.name, blamed)
+        self._keep_out(replica, action.model, blamed)
 
-    def _keep_out(self, replica: Replica, name: str, reasons: Mapping[int, str]) -> None:
+    def _keep_out(self, replica: Replica, model: str, reasons: Mapping[int, str]) -> None:
         """Take note of failures; each further one of a version keeps it out for longer."""
         for version, reason in reasons.items():
-            key = (replica.name, name, version)
+            key = (replica.name, model, version)
             attempts = self.loads.failures[key].attempts + 1 if key in self.loads.failures else 1
             wait_s = min(_RETRY_FIRST_S * 2 ** (attempts - 1), _RETRY_LONGEST_S)
             self.loads.failures[key] = Failure(_clean(reason), attempts, time.monotonic() + wait_s)
             log.warning(
                 "load_failed",
                 replica=replica.name,
-                model=name,
+                model=model,
                 version=version,
                 reason=_clean(reason),
                 attempts=attempts,
                 retry_in_s=wait_s,
             )
-        self._observer.load_changed(replica, name)
+        self._observer.load_changed(replica, model)
 
 
 def _clean(reason: str) -> str:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from gateway.triton.client import TritonClient
 from gateway.triton.errors import StubLost, TritonError, TritonNotReady, TritonUnreachable
+from gateway.triton.model_names import ModelNames
 from gateway.triton.replica import Replica, Served
 from gateway.triton.shared_memory import Region
 from gateway.triton.tensor import InputTensor
@@ -30,6 +31,7 @@ class ReplicaSet:
 
     def __init__(self) -> None:
         self.replicas: list[Replica] = []
+        self.names = ModelNames()
         self.changed = asyncio.Condition()
         self._turn = 0
         self.on_trouble: Callable[[Replica, Served, TritonError], None] = _ignore_trouble
@@ -150,7 +152,7 @@ class Lease:
             TritonNotReady: No replica has the version ready any more.
             TritonError: The last attempt's failure.
         """
-        name, version = self.served
+        name, version = self._replicas.names.triton_model(self.served), self.served[1]
         return await self.ask(
             lambda client: client.infer(
                 name,

@@ -15,7 +15,8 @@ from pathlib import Path
 from gateway.converter import model_config
 from gateway.converter.config_text import change_fields
 from gateway.converter.existing_config import complete, fits
-from gateway.converter.published import CONFIG_FILE, read_config
+from gateway.converter.layout import CONFIG_FILE
+from gateway.converter.published import read_config
 from gateway.converter.repository_writer import refuse_escape, replace_config
 from gateway.registry.registry import Registry
 from gateway.settings import Settings
@@ -105,7 +106,7 @@ def _keeps_record(settings: Settings, repository: Path) -> bool:
 
 
 def _write_file(repository: Path, subject: Subject, candidate: Candidate) -> bool:
-    model = repository / subject.name
+    model = repository / subject.triton_model
     refuse_escape(model, repository)
     written = read_config(model)
     if written is not None and not _is_of(written, subject):

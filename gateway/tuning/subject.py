@@ -61,6 +61,11 @@ class Subject:
         """Triton's ModelConfig of `config_text`."""
         return model_config.parse(self.config_text)
 
+    @property
+    def triton_model(self) -> str:
+        """The Triton model in which the version lies: its directory in the repository."""
+        return model_config.model_name(self.config_text) or self.name
+
 
 def read_subject(
     repository: Path,

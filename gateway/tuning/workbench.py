@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.converter.published import CONFIG_FILE
+from gateway.converter.layout import CONFIG_FILE
 from gateway.triton.client import TritonClient
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
 from gateway.triton.errors import TritonError
@@ -171,7 +171,7 @@ async def open_workbench(
     """
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-tune-")))
-        linked = _link(repository / subject.name, folder / "models")
+        linked = _link(repository / subject.triton_model, folder / "models")
         options = EmbeddedOptions(repository=linked, data_dir=folder / "var")
         triton = EmbeddedTriton(options)
         client = TritonClient(await triton.start())

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from gateway.triton.actions import DesiredModel
 from gateway.triton.probe import Probe
-from gateway.triton.reconciler import DesiredModel, Reconciler
+from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import Replica
 from tests.eventually import eventually
 from tests.hostile_models import LOOPING

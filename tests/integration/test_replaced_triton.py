@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.triton.actions import DesiredModel
 from gateway.triton.client import TritonClient
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.errors import TritonUnreachable
-from gateway.triton.reconciler import DesiredModel, Reconciler
+from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import Replica
 from tests.eventually import eventually
 from tests.running_triton import RunningTriton, tiny_classifier, tiny_config

@@ -48,4 +48,4 @@ class EmbeddedReplica:
     def stub_lost(self, model: str, version: int, detail: str) -> None:
         """Hear that the process of an instance ended."""
         if self._replica is not None:
-            self._monitor.stub_lost(self._replica, (model, version), detail)
+            self._monitor.stub_lost(self._replica, model, version, detail)

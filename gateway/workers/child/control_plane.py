@@ -14,6 +14,7 @@ from functools import partial
 from gateway.background import run_in_background
 from gateway.control_plane import Control, bytes_to_share
 from gateway.peers import Peers
+from gateway.registry.desired import follow_names
 from gateway.registry.registry import Registry
 from gateway.registry.versions import Catalog
 from gateway.settings import Settings
@@ -59,6 +60,7 @@ class RemoteControlPlane:
         """
         async with contextlib.AsyncExitStack() as stack:
             replicas, loads = ReplicaSet(), LoadStates()
+            follow_names(registry, replicas.names)
             stack.push_async_callback(replicas.close)
             repairs = RemoteRepairs(self._parent)
             monitor = Monitor(

@@ -4,7 +4,7 @@ import asyncio
 
 from gateway.registry.registry import Registry
 from gateway.registry.versions import ModelVersion
-from gateway.triton.replicas import Replica
+from gateway.triton.replicas import Replica, Served
 from gateway.workers.wire.channel import Channel
 from gateway.workers.wire.messages import (
     GiveValidationSlot,
@@ -25,11 +25,11 @@ class RemoteRepairs:
     async def reconcile(self, replica: Replica) -> None:
         """Leave it to the parent, which watches the same replica."""
 
-    async def repair(self, replica: Replica, name: str, *, noticed_at_s: float) -> None:
-        """Have the parent reload a model that lost one of its processes."""
-        self._parent.tell(Repair(replica.name, name, noticed_at_s))
+    async def repair(self, replica: Replica, served: Served, *, noticed_at_s: float) -> None:
+        """Have the parent reload a version that lost one of its processes."""
+        self._parent.tell(Repair(replica.name, served, noticed_at_s))
 
-    def tried_at_s(self, replica: Replica, name: str) -> float:  # noqa: ARG002 - of no load here
+    def tried_at_s(self, replica: Replica, served: Served) -> float:  # noqa: ARG002 - no load here
         """Return 0: this process has begun no load."""
         return 0.0
 

@@ -160,7 +160,7 @@ class WorkerCalls:
             if replica.name == heard.replica:
                 repairs = self._control.repairs
                 self._tasks.start(
-                    repairs.repair(replica, heard.model, noticed_at_s=heard.noticed_at_s)
+                    repairs.repair(replica, heard.served, noticed_at_s=heard.noticed_at_s)
                 )
 
     def _hear_metrics(self, worker: Worker, heard: messages.WorkerMetrics) -> None:

@@ -168,10 +168,10 @@ class Unload(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class Repair(Notice):
-    """A model on a replica lost one of its processes at `noticed_at_s` (monotonic)."""
+    """A version on a replica lost one of its processes at `noticed_at_s` (monotonic)."""
 
     replica: str
-    model: str
+    served: Served
     noticed_at_s: float
 
 

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.converter.errors import NameInvalid, VersionInvalid
-from gateway.converter.names import MAX_VERSION, check_model_name, check_version, parse_version
+from gateway.converter.names import (
+    MAX_VERSION,
+    check_model_name,
+    check_version,
+    parse_triton_model,
+    parse_version,
+    triton_model_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +72,23 @@ def test_other_spellings_are_no_version(text: str) -> None:
     """Triton overlooks a directory with a leading zero; so do we, and every other spelling."""
     with pytest.raises(VersionInvalid):
         parse_version(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["m.signature-2", "m.SIGNATURE-3", "a.signature-1", "m.signature-99"]
+)
+def test_names_of_further_triton_models_are_reserved(name: str) -> None:
+    """No model of a user's can collide with a Triton model that holds versions of another."""
+    with pytest.raises(NameInvalid, match="reserved"):
+        check_model_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["m", "m.signature", "m.signature-", "m.signature-0", "signature-2"]
+)
+def test_a_triton_model_leads_back_to_its_model(name: str) -> None:
+    """Whatever a model is called, the names of its Triton models lead back to it."""
+    assert check_model_name(name) == name
+    assert parse_triton_model(name) == (name, 1)
+    for ordinal in (1, 2, 17):
+        assert parse_triton_model(triton_model_name(name, ordinal)) == (name, ordinal)

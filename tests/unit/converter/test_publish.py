@@ -22,6 +22,7 @@ from gateway.converter.errors import (
     VersionInvalid,
     VersionMissing,
 )
+from gateway.converter.existing_config import fits
 from gateway.converter.model_config import ConfigOptions
 from gateway.converter.names import MAX_VERSION
 from gateway.converter.placement import Placement
@@ -36,9 +37,20 @@ from gateway.converter.publish import (
 from gateway.converter.repository_writer import STAGING
 from gateway.converter.signature import check_classifier
 from gateway.converter.uint8_input import InputPolicy
+from gateway.converter.unpublish import remove_version
 from tests.model_family import FAMILY, classifier_case, original_model
 
 OPTIONS = ConfigOptions(placement=Placement(1, 1))
+# What a retrained model may change in its inputs and outputs.
+CHANGES = {
+    "classes": classifier_case("c", (1, 8, 8, 3), classes=6),
+    "size": classifier_case("c", (1, 9, 9, 3)),
+    "free size": classifier_case("c", (1, None, None, 3)),
+    "layout": classifier_case("c", (1, 3, 8, 8)),
+    "batch": classifier_case("c", (None, 8, 8, 3)),
+    "input name": classifier_case("c", (1, 8, 8, 3), input_name="pixels"),
+    "output name": classifier_case("c", (1, 8, 8, 3), output_name="logits"),
+}
 LABELS = ["ant", "line\u2028end", "cow", "'\"", "é"]
 
 
@@ -118,17 +130,45 @@ def test_next_version_keeps_tuning_and_the_files_of_the_first(
     assert sorted(path.name for path in (repository / "m").iterdir()) == ["1", "2", "config.pbtxt"]
 
 
-def test_other_tensors_get_a_new_config(tmp_path: Path, source: Path, repository: Path) -> None:
-    """A configuration that does not fit the new version is replaced."""
-    _publish(source, repository)
-    other = classifier_case("c", (1, 3, 8, 8), classes=7).build(tmp_path / "other.onnx")
-    published = _publish(other, repository, 2)
-    config = model_config.parse((repository / "m/config.pbtxt").read_text())
-    assert list(config.output[0].dims) == [1, 7]
-    assert model_config.render(config) == published.config_text
-    # The first version is still described by a configuration that fits it.
-    first = model_config.parse(read_published(repository, "m", 1).config_text)
-    assert list(first.output[0].dims) == [5]
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_tensors_get_a_triton_model_of_their_own(
+    change: str, tmp_path: Path, repository: Path
+) -> None:
+    """Versions that share a signature share a Triton model, named N for the first of them."""
+    first = classifier_case("a", (1, 8, 8, 3)).build(tmp_path / "first.onnx")
+    other = CHANGES[change].build(tmp_path / "other.onnx")
+    for version, source in enumerate((first, other, first, other), start=1):
+        published = _publish(source, repository, version)
+        name = "m" if source == first else "m.signature-2"
+        config = model_config.parse(published.config_text)
+        assert config.name == name
+        assert fits(config, published.signature)
+        assert (repository / name / "config.pbtxt").read_text() == published.config_text
+        assert (repository / name / str(version) / "model.onnx").is_file()
+        assert replace(read_published(repository, "m", version), source_digest="") == replace(
+            published, source_digest="", changes=()
+        )
+    assert published_versions(repository, "m") == [1, 2, 3, 4]
+    assert next_version(repository, "m") == 5
+    third = classifier_case("d", (1, 5, 5, 3)).build(tmp_path / "third.onnx")
+    assert model_config.parse(_publish(third, repository, 5).config_text).name == "m.signature-3"
+    remove_version(repository, "m", 2)
+    assert published_versions(repository, "m") == [1, 3, 4, 5]
+    remove_version(repository, "m", 4)
+    assert not (repository / "m.signature-2").exists()
+    assert published_versions(repository, "m") == [1, 3, 5]
+
+
+def test_one_number_is_given_once_whatever_is_published(tmp_path: Path, repository: Path) -> None:
+    """In the directory of another signature, too, a taken number is refused."""
+    first = classifier_case("a", (1, 8, 8, 3)).build(tmp_path / "first.onnx")
+    other = classifier_case("b", (1, 9, 9, 3)).build(tmp_path / "other.onnx")
+    _publish(first, repository, 1)
+    with pytest.raises(VersionExists):
+        _publish(other, repository, 1)
+    _publish(other, repository, 2)
+    with pytest.raises(VersionExists):
+        _publish(first, repository, 2)
 
 
 def test_large_models_have_no_second_session(

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from gateway.triton.actions import Action, DesiredModel, decide
 from gateway.triton.quarantine import STRIKES_TO_QUARANTINE, Strikes
-from gateway.triton.reconciler import Action, DesiredModel, decide
 
 
 def _wanting(*versions: int) -> DesiredModel:
@@ -48,7 +48,7 @@ def test_decide(
     action = decide(
         _wanting(*desired), frozenset(ready), frozenset(held_back), config_known=config_known
     )
-    assert action == (None if expected is None else Action("m", frozenset(expected)))
+    assert action == (None if expected is None else Action("m", frozenset(expected), "m"))
 
 
 def test_a_version_that_dies_without_ever_answering_is_convicted() -> None:

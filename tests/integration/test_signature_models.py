@@ -1,0 +1,172 @@
+"""
+Versions whose inputs or outputs differ replace each other under load, on a real Triton: one class
+more, another size, another layout, other numbers.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from testbed.gateway_process import GatewayProcess, running_gateway
+from testbed.rollout_family import PICTURES
+from testbed.rollout_load import Load
+from testbed.rollout_switching import switch
+
+_UNIT = "unit"
+_RESIZED = {"size": [64, 64], "resize": "stretch"}
+
+
+def _colours(
+    *,
+    side: int = 64,
+    classes: int = 3,
+    channels_first: bool = False,
+    quantized: bool = False,
+    seed: int = 0,
+) -> bytes:
+    """
+    Make a classifier of red, green and blue of one size: float32, channels last, three classes,
+    unless something else is asked for. `quantized` takes whole numbers and works in int8.
+    """
+    matrix = np.eye(3, classes, dtype=np.float32) * (20.0 + seed)
+    initializers = [numpy_helper.from_array(matrix, "matrix")]
+    nodes, pixels = [], "image"
+    if quantized:
+        initializers += [
+            numpy_helper.from_array(np.array(1 / 255, np.float32), "step"),
+            numpy_helper.from_array(np.array(0.2, np.float32), "weight_step"),
+            numpy_helper.from_array(np.array(0, np.uint8), "zero"),
+            numpy_helper.from_array(np.array(0, np.int8), "weight_zero"),
+            numpy_helper.from_array((matrix / 0.2).round().clip(-128, 127).astype(np.int8), "w8"),
+        ]
+        nodes += [
+            helper.make_node("DequantizeLinear", ["image", "step", "zero"], ["pixels"]),
+            helper.make_node("DequantizeLinear", ["w8", "weight_step", "weight_zero"], ["weights"]),
+        ]
+        pixels = "pixels"
+    axes = [2, 3] if channels_first else [1, 2]
+    nodes += [
+        helper.make_node("ReduceMean", [pixels], ["mean"], axes=axes, keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights" if quantized else "matrix"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["scores"], axis=1),
+    ]
+    shape: list[str | int | None] = ["n", 3, side, side] if channels_first else ["n", side, side, 3]
+    dtype = TensorProto.UINT8 if quantized else TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("image", dtype, shape)],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes])],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+# The challenger's graph, and the record that it is registered with.
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "one-class-more": ({"classes": 4}, _UNIT),
+    "256-instead-of-224": ({"side": 256}, _UNIT),
+    "channels-first": ({"channels_first": True}, _UNIT),
+    "int8-instead-of-float": ({"quantized": True}, json.dumps(_RESIZED)),
+}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    settings = {"MAX_WAITING_RUNS": "1000", "METRICS_FLUSH_INTERVAL_S": "1"}
+    with running_gateway(tmp_path_factory.mktemp("signatures"), environment=settings) as process:
+        yield process
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.timeout(180)
+def test_a_version_with_another_signature_takes_over_and_goes_back_under_load(
+    gateway: GatewayProcess, change: str
+) -> None:
+    """
+    It is registered with a warning, loaded beside the champion, promoted and rolled back by
+    rollouts and by the alias; no request fails, and every answer is right and of a version in
+    force. Callers and operators see one model.
+    """
+    name = change
+    side = 224 if change.startswith("256") else 64
+    changed, record = CHANGES[change]
+    gateway.register(name, _colours(side=side), preprocessing=_UNIT, load="true")
+    second = gateway.register(name, _colours(**{"side": side, **changed}), preprocessing=record)
+    assert second["version"] == 2
+    assert any("than version 1" in warning for warning in second["warnings"])
+    with Load(gateway.url, name, PICTURES, clients=8) as clients:
+        done = switch(gateway.url, name, clients)
+        answer = gateway.client.post("/api/v1/load", params={"name": name, "version": 2})
+        assert answer.status_code == 200, answer.text
+    assert clients.errors == []
+    assert set(clients.statuses) == {200}
+    assert clients.wrong == 0
+    assert done.illegal(clients.answers) == []
+    assert set(clients.versions) == {"1", "2"}
+    _check_what_is_shown(gateway, name)
+
+
+def _check_what_is_shown(gateway: GatewayProcess, name: str) -> None:
+    repository = gateway.folder / "repository"
+    further = f"{name}.signature-2"
+    assert (repository / name / "1/model.onnx").is_file()
+    assert (repository / further / "2/model.onnx").is_file()
+    shown = gateway.client.get(f"/api/v1/models/{name}").json()
+    assert shown["loaded"] == [1, 2]
+    assert {v["state"] for v in shown["replicas"]["embedded"].values()} == {"READY"}
+    for path in ("/api/v1/list", "/api/v1/models", "/metrics", "/api/v1/metrics"):
+        text = gateway.client.get(path).text
+        assert "signature-2" not in text, path
+        assert name in text, path
+    refused = gateway.client.post("/api/v1/register", params={"name": further}, content=b"x")
+    assert (refused.status_code, refused.json()["code"]) == (422, "name_invalid")
+
+
+def test_what_lies_beside_is_repaired_deleted_and_adopted(tmp_path: Path) -> None:
+    """
+    A killed process of a further Triton model is replaced; versions are deleted where they lie; a
+    gateway that lost its database finds both Triton models to be one model.
+    """
+    with running_gateway(tmp_path) as gateway:
+        gateway.register("m", _colours(), preprocessing=_UNIT, load="true")
+        gateway.register("m", _colours(classes=4), preprocessing=_UNIT, load="true")
+        gateway.register("m", _colours(classes=4, seed=1), preprocessing=_UNIT)
+        for stub in gateway.stubs():
+            if "m.signature-2" in " ".join(stub.cmdline()):
+                stub.kill()
+        for version in (1, 2):
+            _until_answered(gateway, version)
+        answer = gateway.client.delete("/api/v1/models/m/versions/3")
+        assert answer.status_code == 200, answer.text
+        assert not (tmp_path / "repository/m.signature-2/3").exists()
+    for file in (tmp_path / "var").glob("gateway.db*"):
+        file.unlink()
+    with running_gateway(tmp_path) as gateway:
+        shown = gateway.client.get("/api/v1/models/m").json()
+        assert shown["versions"] == [1, 2]
+        assert "m.signature-2" not in gateway.client.get("/api/v1/models").text
+        for version in (1, 2):
+            loaded = gateway.client.post(f"/api/v1/load?name=m&version={version}")
+            assert loaded.status_code == 200, loaded.text
+
+
+def _until_answered(gateway: GatewayProcess, version: int) -> None:
+    """Ask until the version answers; a request may fall between a kill and the repair."""
+    for _ in range(100):
+        answer = gateway.client.post(
+            f"/api/v1/run/m?version={version}",
+            content=PICTURES[0].body,
+            headers={"Content-Type": "application/json"},
+        )
+        if answer.status_code == 200:
+            return
+        assert answer.status_code in {502, 503}, answer.text
+    raise AssertionError(answer.text)
