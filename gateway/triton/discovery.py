@@ -97,8 +97,7 @@ class Discovery:
                 self._found[url] = {endpoint.http_url: endpoint for endpoint in endpoints}
         found = {name: e for endpoints in self._found.values() for name, e in endpoints.items()}
         for name in found.keys() - self._known.keys():
-            self._known[name] = Replica(name, found[name])
-            self._monitor.watch(self._known[name])
+            self._known[name] = self._monitor.watch(name, found[name])
         for name in self._known.keys() - found.keys():
             log.info("replica_gone", replica=name)
             await self._monitor.forget(self._known.pop(name))

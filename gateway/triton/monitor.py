@@ -3,7 +3,7 @@ The monitor: knows at any time which replica can be reached and what it has read
 lost brought back.
 
 Three sources feed it. The index of each replica is read every half second. Every failed request is
-told at once (`on_trouble`). The supervisor of an embedded Triton tells when its process or one of
+told at once (`trouble`). The supervisor of an embedded Triton tells when its process or one of
 its backend processes dies. And because Triton calls a model ready whose process is dead, a version
 that has answered nothing for some seconds is asked a real question.
 """
@@ -85,13 +85,13 @@ class Monitor:
         self._tasks = TaskSet()
         self._reconciling: set[Replica] = set()
         self._probing: set[Replica] = set()
-        replicas.on_trouble = self._trouble
-        replicas.recheck = self._look
 
-    def watch(self, replica: Replica) -> None:
-        """Take a replica into the set and watch it."""
+    def watch(self, name: str, endpoint: TritonEndpoint) -> Replica:
+        """Take a replica into the set and watch it; return it."""
+        replica = Replica(name, endpoint, self)
         self._replicas.replicas.append(replica)
         self._watching[replica] = asyncio.create_task(self._follow(replica))
+        return replica
 
     async def forget(self, replica: Replica) -> None:
         """Leave a replica out for good and close its connections."""
@@ -110,7 +110,7 @@ class Monitor:
     async def came_up(self, replica: Replica, endpoint: TritonEndpoint) -> None:
         """Hear that a new process serves this replica: nothing is loaded in it."""
         await replica.move(endpoint)
-        await self._look(replica)
+        await self.look(replica)
 
     def went_down(self, replica: Replica, reason: str) -> None:
         """Hear that the replica's process died: leave it out and count strikes."""
@@ -156,13 +156,13 @@ class Monitor:
     async def _follow(self, replica: Replica) -> None:
         while True:
             try:
-                await self._look(replica)
+                await self.look(replica)
             except Exception:
                 # One look is lost, and the next must not be: nothing else brings a replica back.
                 log.exception("look_failed", replica=replica.name)
             await asyncio.sleep(self._poll_s)
 
-    async def _look(self, replica: Replica) -> None:
+    async def look(self, replica: Replica) -> None:
         """Read a replica's index once, and set right what differs without waiting for it."""
         was_live, read_at_s, client = replica.live, time.monotonic(), replica.client
         try:
@@ -233,14 +233,14 @@ class Monitor:
                     "probe_unanswered", replica=replica.name, model=served[0], version=served[1]
                 )
             except (StubLost, TritonNotReady, TritonUnreachable) as error:
-                self._trouble(replica, served, error)
+                self.trouble(replica, served, error)
             except TritonError:
                 # It answered: that the model dislikes this input says nothing about its process.
                 replica.answered_at_s[served] = time.monotonic()
             else:
                 replica.mark_answered(served)
 
-    def _trouble(self, replica: Replica, served: Served, error: TritonError) -> None:
+    def trouble(self, replica: Replica, served: Served, error: TritonError) -> None:
         """Hear of a failed request. Called on the path of a request: it only takes notes."""
         if isinstance(error, TritonUnreachable):
             replica.mark_down()

@@ -3,9 +3,11 @@
 import time
 from collections import Counter
 from collections.abc import Iterable
+from typing import Protocol
 
 from gateway.triton.client import TritonClient
 from gateway.triton.endpoint import TritonEndpoint
+from gateway.triton.errors import TritonError
 from gateway.triton.statistics import IndexEntry
 
 # This many failed executions of a version in a row, and its replica is left out for that version.
@@ -16,6 +18,26 @@ Served = tuple[str, int]
 """A model's name and a version of it."""
 
 
+class Watcher(Protocol):
+    """Hears how requests fared at a replica, and can look at it."""
+
+    def trouble(self, replica: "Replica", served: Served, error: TritonError) -> None:
+        """Hear of a failed request. Called on the path of a request: it only takes notes."""
+
+    async def look(self, replica: "Replica") -> None:
+        """Read the replica's index now: was it the connection, or is its process gone?"""
+
+
+class Unwatched:
+    """The watcher of a replica that nobody watches."""
+
+    def trouble(self, replica: "Replica", served: Served, error: TritonError) -> None:
+        """Do nothing."""
+
+    async def look(self, replica: "Replica") -> None:
+        """Return."""
+
+
 class Replica:
     """
     One Triton.
@@ -23,12 +45,14 @@ class Replica:
     Attributes:
         live: False from the moment it could not be reached until its index is read again.
         ready: What was last observed to be ready.
+        watcher: Hears of failed requests: the monitor that made it.
         in_flight: Inferences that it is working on, by version.
         leases: Requests that are here or on their way, from before their images are decoded.
     """
 
-    def __init__(self, name: str, endpoint: TritonEndpoint) -> None:
+    def __init__(self, name: str, endpoint: TritonEndpoint, watcher: Watcher | None = None) -> None:
         self.name = name
+        self.watcher = Unwatched() if watcher is None else watcher
         self.client = TritonClient(endpoint)
         self.live = False
         self.ready: frozenset[Served] = frozenset()

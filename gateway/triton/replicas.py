@@ -34,8 +34,6 @@ class ReplicaSet:
         self.names = ModelNames()
         self.changed = asyncio.Condition()
         self._turn = 0
-        self.on_trouble: Callable[[Replica, Served, TritonError], None] = _ignore_trouble
-        self.recheck: Callable[[Replica], Awaitable[None]] = _no_recheck
 
     def __iter__(self) -> Iterator[Replica]:
         return iter(self.replicas)
@@ -85,7 +83,7 @@ class ReplicaSet:
         candidates = [replica for replica in self.serving(served) if replica is not failed]
         if not candidates and isinstance(error, TritonUnreachable):
             # Was it the connection or the process? A look at its index tells.
-            await self.recheck(failed)
+            await failed.watcher.look(failed)
             candidates = self.serving(served)
         if not candidates:
             raise error
@@ -189,7 +187,7 @@ class Lease:
         try:
             answer = await question(replica.client)
         except TritonError as error:
-            self._replicas.on_trouble(replica, served, error)
+            replica.watcher.trouble(replica, served, error)
             raise
         finally:
             replica.in_flight[served] -= 1
@@ -200,11 +198,3 @@ class Lease:
         self._replica.leases -= 1
         self._replica = replica
         replica.leases += 1
-
-
-def _ignore_trouble(_replica: Replica, _served: Served, _error: TritonError) -> None:
-    """Until a monitor listens."""
-
-
-async def _no_recheck(_replica: Replica) -> None:
-    """Until a monitor listens."""

@@ -9,7 +9,6 @@ import psutil
 from gateway.triton.actions import DesiredModel
 from gateway.triton.probe import Probe
 from gateway.triton.reconciler import Reconciler
-from gateway.triton.replicas import Replica
 from tests.eventually import eventually
 from tests.hostile_models import LOOPING
 from tests.running_triton import running_triton, tiny_classifier, tiny_config
@@ -36,8 +35,7 @@ async def test_a_version_that_hangs_holds_up_no_load(tmp_path: Path) -> None:
     ):
         triton.add("hangs", LOOPING.make())
         triton.add("later", tiny_classifier())
-        replica = Replica("one", triton.endpoint)
-        monitor.watch(replica)
+        replica = monitor.watch("one", triton.endpoint)
         await eventually(lambda: replica.serves(("hangs", 1)))
         stub = psutil.Process(triton.embedded.pid).children()[0]
         loaded_at_s = sum(stub.cpu_times()[:2])

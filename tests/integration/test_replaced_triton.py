@@ -68,8 +68,7 @@ async def test_a_replica_is_watched_on_after_it_was_replaced(triton: RunningTrit
     """A look that is under way when its Triton is replaced does not end the watch."""
     async with watching(Reconciler(dict, load_timeout_s=10)) as (monitor, _):
         async with _silent() as (endpoint, taken):
-            replica = Replica("replaced", endpoint)
-            monitor.watch(replica)
+            replica = monitor.watch("replaced", endpoint)
             await taken.wait()
             await monitor.came_up(replica, triton.endpoint)
         assert replica.live

@@ -27,8 +27,7 @@ class EmbeddedReplica:
 
     def attach(self, endpoint: TritonEndpoint) -> None:
         """Have the monitor watch the started server."""
-        self._replica = Replica("embedded", endpoint)
-        self._monitor.watch(self._replica)
+        self._replica = self._monitor.watch("embedded", endpoint)
 
     async def close(self) -> None:
         """Take the replica out of the monitor and close its connections."""

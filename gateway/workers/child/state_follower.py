@@ -79,8 +79,7 @@ class StateFollower:
     def _take_embedded(self, state: State) -> None:
         if self._embedded is None:
             if state.embedded is not None:
-                self._embedded = Replica("embedded", state.embedded)
-                self._monitor.watch(self._embedded)
+                self._embedded = self._monitor.watch("embedded", state.embedded)
         elif state.embedded is None:
             if self._embedded.live:
                 self._embedded.mark_down()

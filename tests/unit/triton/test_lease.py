@@ -26,15 +26,19 @@ class Watched(ReplicaSet):
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[TritonError] = []
-        self.on_trouble = self._hear
+        self.looked: list[Replica] = []
         for number in range(2):
-            replica = Replica(f"r{number}", TritonEndpoint("127.0.0.1:9", "127.0.0.1:9"))
+            replica = Replica(f"r{number}", TritonEndpoint("127.0.0.1:9", "127.0.0.1:9"), self)
             replica.live, replica.ready = True, frozenset({SERVED})
             self.replicas.append(replica)
 
-    def _hear(self, replica: Replica, served: Served, error: TritonError) -> None:
+    def trouble(self, replica: Replica, served: Served, error: TritonError) -> None:
         self.heard.append(error)
         replica.mark_unready(served)
+
+    async def look(self, replica: Replica) -> None:
+        self.looked.append(replica)
+        replica.mark_ready("m", [1])
 
     def question(self, *outcomes: TritonError | str) -> Question:
         """Make a question that the replicas answer so, one after another."""
@@ -94,19 +98,12 @@ async def test_the_only_replica_is_asked_again_if_it_is_still_there(replicas: Wa
     """A broken connection is no dead process: a look at the index tells, and only then."""
     alone = replicas.replicas[0]
     replicas.replicas[1].mark_down()
-    looked: list[Replica] = []
-
-    async def look(replica: Replica) -> None:
-        looked.append(replica)
-        replica.mark_ready("m", [1])
-
-    replicas.recheck = look
     with replicas.lease(SERVED) as lease:
         broken = TritonUnreachable("x")
         assert await lease.ask(replicas.question(broken, "yes")) == "yes by r0"
     with replicas.lease(SERVED) as lease, pytest.raises(StubLost):
         await lease.ask(replicas.question(StubLost("x")))
-    assert looked == [alone]
+    assert replicas.looked == [alone]
     assert replicas.idle()
 
 
