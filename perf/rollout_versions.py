@@ -20,6 +20,8 @@ from PIL import Image
 from gateway.demo import EVALUATION, SECOND_VERSION
 from testbed.rollout_load import Picture
 
+# Products of matrices: seconds for one picture, with a core at work for as long.
+HANGING_PRODUCTS = 500_000
 _CLASSES = 10
 _SIDE = 64  # of the matrices that a slow version multiplies
 

@@ -24,14 +24,11 @@ STILL_LONG = {
     "gateway.api.rest.rollouts",
     "gateway.errors",
     "gateway.registry.registration",
-    "gateway.registry.validation.trial",
     "gateway.rollouts.control.commands",
     "gateway.rollouts.control.controller",
     "gateway.rollouts.state.rollout",
     "gateway.rollouts.statistics.evaluation",
     "gateway.store.rollouts",
-    "perf.rollout_in_production",
-    "perf.soak",
 }
 
 

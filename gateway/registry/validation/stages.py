@@ -30,7 +30,7 @@ from gateway.converter.uint8_input import AS_IT_IS, InputPolicy
 from gateway.errors import LabelsInvalid
 from gateway.preprocessing.record import Preprocessing, resolve_preprocessing
 from gateway.registry.validation.runtime import Runtime
-from gateway.registry.validation.trial import Trial, answers_alike, run_trial
+from gateway.registry.validation.trial import TrialResult, answers_alike, run_trial
 
 _UNKNOWN_OPERATOR = re.compile(r"No Op registered for (\S+)")
 
@@ -168,7 +168,7 @@ class Examination:
         )
         return plan_version(self._path, name=self._name, version=1, options=options, policy=policy)
 
-    def _tried(self, plan: Plan) -> Trial:
+    def _tried(self, plan: Plan) -> TrialResult:
         """Try what is published. A changed graph is in memory: this process writes no files."""
         model: Path | bytes = self._path
         if plan.changes:

@@ -7,7 +7,8 @@ import pytest
 from perf.bench.summary import Cell, summarise
 from perf.bench.tables import cells_of
 from perf.breakdown import TritonAccount, break_down
-from perf.soak import GROWTH_BYTES, Sample, judge
+from perf.soak import GROWTH_BYTES, judge
+from perf.soak_watcher import Sample
 
 _CELL = Cell("W1", 4, "original", 0, 100, 10.0, 1.0, 2.0, 3.0, 1000, 0.0, 0)
 _SAMPLE = Sample(1000, 100_000_000, 50_000_000, 50, 80, 4)
