@@ -11,7 +11,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 import uvicorn
@@ -19,12 +19,16 @@ from fastapi import FastAPI
 
 from gateway.allocator import leave_what_stays
 from gateway.api.connection.fast_run import FastRuns
+from gateway.api.connection.keeper import ConnectionLimits, Keeper, Kept
 from gateway.api.connection.protocol import http_protocol
+from gateway.descriptors import room_for_connections
 from gateway.services import Services
 from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+# uvicorn ticks every 0.1 s.
+_TICKS_PER_S = 10
 _START_PATIENCE_S = 15.0
 _START_LOOK_S = 0.02
 
@@ -105,9 +109,11 @@ async def serve(
     runs = FastRuns(
         app, max_body_bytes=settings.max_body_bytes, worker=source.worker if source else None
     )
+    keeper = Keeper(_limits(settings))
     config = uvicorn.Config(
         app,
-        http=http_protocol(runs),
+        http=http_protocol(runs, keeper),
+        ws="none",
         loop="uvloop",
         # Ours to open, so that what goes wrong then reaches the caller as it is.
         lifespan="off",
@@ -115,38 +121,79 @@ async def serve(
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-        timeout_keep_alive=75,
     )
     server = (
-        _Server(config, on_started) if source is None else _WorkerServer(config, on_started, source)
+        _Server(config, keeper, on_started)
+        if source is None
+        else _WorkerServer(config, keeper, on_started, source)
     )
-    opening, stopping = asyncio.current_task(), False
+    opening = asyncio.current_task()
+    stop = _Stop(app, server, settings, cancel=opening.cancel if opening is not None else _nothing)
     # `serve` would install handlers that raise the signal again at the end; ours only ask to stop.
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int) -> None:
-        nonlocal stopping
-        log.info("stopping", signal=signal.Signals(number).name)
-        if not server.started and not stopping and opening is not None:
-            opening.cancel()
-        stopping = True
-        services = getattr(app.state, "services", None)
-        if services is not None:
-            services.admission.draining = True
-        # A second signal does not wait for requests.
-        server.force_exit = server.should_exit
-        server.should_exit = True
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
+        asyncio.get_running_loop().add_signal_handler(number, stop.hear, number)
     try:
         async with app.router.lifespan_context(app):
             server.services = app.state.services
             leave_what_stays()
             await server.serve(sockets=[listener] if isinstance(listener, socket.socket) else [])
     except asyncio.CancelledError:
-        if not stopping:
+        if not stop.heard:
             raise
+
+
+def _nothing() -> None:
+    pass
+
+
+def _limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(
+        connections=min(settings.max_connections, room_for_connections()),
+        head_s=settings.header_timeout_s,
+        idle_s=settings.idle_timeout_s,
+        body_bytes_per_s=settings.min_upload_bytes_per_s,
+        body_memory_bytes=settings.body_memory_bytes,
+    )
+
+
+class _Stop:
+    """
+    What a signal does: first nobody should send more, then nobody can.
+
+    After SIGTERM the server is not ready but answers as before for `drain_delay_s`, so that those
+    who send requests can hear of it; every answer says that its connection ends. Then it takes
+    nothing new, and finishes what it has. A second signal does not wait for requests.
+    """
+
+    def __init__(
+        self, app: FastAPI, server: "_Server", settings: Settings, *, cancel: Callable[[], object]
+    ) -> None:
+        self._app = app
+        self._server = server
+        self._delay_s = settings.drain_delay_s
+        self._cancel = cancel
+        self.heard = False
+
+    def hear(self, number: int) -> None:
+        """Take a signal."""
+        log.info("stopping", signal=signal.Signals(number).name)
+        services: Services | None = getattr(self._app.state, "services", None)
+        if not self._server.started and not self.heard:
+            self._cancel()
+        if self.heard or services is None or not self._server.started:
+            self._server.force_exit = self._server.should_exit
+            self._end(services)
+        else:
+            services.admission.leaving = True
+            self._server.drain()
+            delay_s = self._delay_s if number == signal.SIGTERM else 0.0
+            asyncio.get_running_loop().call_later(delay_s, self._end, services)
+        self.heard = True
+
+    def _end(self, services: Services | None) -> None:
+        if services is not None:
+            services.admission.leaving = services.admission.draining = True
+        self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):
@@ -154,8 +201,11 @@ class _Server(uvicorn.Server):
 
     services: Services
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, keeper: Keeper, on_started: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._keeper = keeper
         self._on_started = on_started
         self._announcing: asyncio.Task[None] | None = None
 
@@ -168,10 +218,25 @@ class _Server(uvicorn.Server):
         if self.started:
             self._announcing = asyncio.create_task(self._announce())
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_PER_S == 0:
+            self._keeper.end_late(self._kept, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._announcing is not None:
             self._announcing.cancel()
+        self.drain()
         await super().shutdown(sockets)
+
+    def drain(self) -> None:
+        """Let every connection go with its next answer."""
+        self._keeper.drain(self._kept)
+
+    @property
+    def _kept(self) -> set[Kept]:
+        # All are ours: `http_protocol` made them.
+        return cast("set[Kept]", self.server_state.connections)
 
     async def _announce(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -186,9 +251,13 @@ class _WorkerServer(_Server):
     """The server of a worker: its connections are handed to it."""
 
     def __init__(
-        self, config: uvicorn.Config, on_started: Callable[[], None], source: ConnectionSource
+        self,
+        config: uvicorn.Config,
+        keeper: Keeper,
+        on_started: Callable[[], None],
+        source: ConnectionSource,
     ) -> None:
-        super().__init__(config, on_started)
+        super().__init__(config, keeper, on_started)
         self._source = source
         self._orphaned: asyncio.Task[None] | None = None
 

@@ -71,7 +71,7 @@ class Services:
         live, known = len(self.replicas.live()), len(self.replicas.replicas)
         return {
             "accepting": Check(
-                not self.admission.draining, "draining" if self.admission.draining else "accepting"
+                not self.admission.leaving, "draining" if self.admission.leaving else "accepting"
             ),
             "replicas": Check(live > 0, f"{live} of {known} can be reached"),
             "database": await self._database_check(),

@@ -4,6 +4,7 @@ systems. Anything else is replaced, so that nothing of a caller's choosing ends 
 """
 
 import re
+from collections.abc import Iterable
 from random import getrandbits
 
 from starlette.types import Scope
@@ -11,11 +12,16 @@ from starlette.types import Scope
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
+def well_formed_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the caller's id if it is well formed."""
+    given = next((value for name, value in headers if name == b"x-request-id"), b"")
+    return given.decode() if _WELL_FORMED.fullmatch(given) else None
+
+
 def name_request(scope: Scope) -> str:
     """Give a request its id: the caller's, or one of ours."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     # An id is no secret: it has to be new, not hard to guess.
-    request_id = given.decode() if _WELL_FORMED.fullmatch(given) else f"{getrandbits(128):032x}"
+    request_id = well_formed_id(scope["headers"]) or f"{getrandbits(128):032x}"
     scope.setdefault("state", {})["request_id"] = request_id
     return request_id
 

@@ -20,6 +20,7 @@ from gateway.cli.settings_table import settings_table
 from gateway.cli.setup_triton import ensure_triton
 from gateway.control_plane import LocalControlPlane
 from gateway.demo import DEMO_MODEL, SAMPLE
+from gateway.descriptors import raise_limit
 from gateway.errors import StoreUnavailable
 from gateway.server import PortTaken, bind, serve
 from gateway.settings import Settings
@@ -40,6 +41,7 @@ def run_server(*, demo: bool, workers: int | None = None, insecure: bool = False
     settings = read_settings(**given, **({"insecure": True} if insecure else {}))
     configure_logging(settings.log_level, settings.log_format)
     keep_large_buffers()
+    raise_limit()
     try:
         require_tracing(settings.otel_exporter_otlp_endpoint)
         listener = bind(settings)

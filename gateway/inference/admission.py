@@ -8,19 +8,39 @@ goodput: a client that hears 429 early can go elsewhere.
 import asyncio
 from typing import Self
 
-from gateway.errors import Draining, Overloaded
+from gateway.errors import Draining, GatewayError, Overloaded
 
 
 class Admission:
-    """A bounded door. `working` of `capacity` are inside, `waiting` of `queue` in front of it."""
+    """
+    A bounded door. `working` of `capacity` are inside, `waiting` of `queue` in front of it.
+
+    Attributes:
+        coming: Requests that have been read and are about to ask for a place. Counting them lets a
+            connection refuse by a request's head, before its body is read or decoded.
+        leaving: The server will stop soon; it still answers.
+        draining: The server is stopping and takes nothing new.
+    """
 
     def __init__(self, capacity: int, queue: int) -> None:
         self.capacity = capacity
         self.queue = queue
         self.working = 0
         self.waiting = 0
+        self.coming = 0
+        self.leaving = False
         self.draining = False
         self._places = asyncio.Semaphore(capacity)
+
+    def refusal(self) -> GatewayError | None:
+        """Say why one more request would be refused now; None if it would not."""
+        if self.draining:
+            return Draining("The server is stopping.")
+        if self.working + self.waiting + self.coming >= self.capacity + self.queue:
+            return Overloaded(
+                f"{self.working} requests are being worked on and {self.waiting} are waiting."
+            )
+        return None
 
     def admit(self) -> Self:
         """

@@ -24,17 +24,20 @@ from gateway.access.roles import Role
 from gateway.api.callers import shown_key
 from gateway.api.connection.framing import BadRequest, Head, Headers
 from gateway.api.connection.raw_response import JSON, RawResponse, fault_response
-from gateway.api.errors import gateway_error, unforeseen
-from gateway.api.middleware.metering import UNMATCHED
-from gateway.api.request_ids import name_request
+from gateway.api.errors import gateway_error, status_of, unforeseen
+from gateway.api.middleware.metering import ENDPOINTS, UNMATCHED
+from gateway.api.request_ids import name_request, well_formed_id
 from gateway.api.rest.base64_image import decode_base64
 from gateway.api.rest.image_bodies import is_raw
 from gateway.api.rest.serving import answer_headers, caller_of
 from gateway.errors import GatewayError
 from gateway.services import Services
 from gateway.telemetry.observation import Observation
+from gateway.telemetry.sampled import REFUSALS
 
 # Names that need no decoding; any other name is the app's to find, or not.
+_RUN = b"/api/v1/run/"
+_UPLOAD = b"/api/v1/register"
 _PATH = re.compile(rb"/api/v1/run/([A-Za-z0-9._-]+)")
 
 
@@ -120,6 +123,7 @@ class FastRuns:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         scope["state"]["observation"] = seen
         services: Services = self._app.state.services
+        services.admission.coming -= 1
         try:
             answer = await services.runner.run(
                 seen.model, image, request_id=request_id, key=caller_of(scope), seen=seen
@@ -142,13 +146,45 @@ class FastRuns:
         services: Services = self._app.state.services
         services.metrics.record(seen)
 
+    def refusal(self, head: Head) -> GatewayError | None:
+        """Say why a run would be refused now, by its head alone; None if it would not."""
+        services: Services = self._app.state.services
+        error = services.admission.refusal()
+        if error is None or head.method != b"POST" or not head.url.startswith(_RUN):
+            return None
+        model = head.url[len(_RUN) :].partition(b"?")[0].decode("latin-1")
+        # Who may not ask hears so, and not how busy the server is.
+        return None if self._caller(model, head.headers) is None else error
+
+    @staticmethod
+    def streams(head: Head) -> bool:
+        """Whether the body goes to disk as it comes."""
+        return head.url.startswith(_UPLOAD)
+
+    def announce(self) -> None:
+        """Count a run that has been read, until it asks for its place."""
+        services: Services = self._app.state.services
+        services.admission.coming += 1
+
+    def refused(self, error: GatewayError, head: Head | None) -> RawResponse:
+        """Answer a request, or a connection, that is refused for lack of room, and count it."""
+        fault = BadRequest(status_of(error), error.code, error.detail)
+        if head is None or not head.url.startswith(_RUN):
+            return self._counted(fault, Observation(UNMATCHED), None)
+        model = head.url[len(_RUN) :].partition(b"?")[0].decode("latin-1")
+        seen = Observation(ENDPOINTS["run_model"], model)
+        return self._counted(fault, seen, well_formed_id(head.headers))
+
     def refuse(self, fault: BadRequest) -> RawResponse:
         """Answer what is no valid request, and count it."""
-        now_s = time.perf_counter()
-        reply = fault_response(fault)
-        seen = Observation(UNMATCHED, status=fault.status, code=fault.code)
-        seen.bytes_out = len(reply.body)
-        self.count(seen, now_s)
+        return self._counted(fault, Observation(UNMATCHED), None)
+
+    def _counted(self, fault: BadRequest, seen: Observation, request_id: str | None) -> RawResponse:
+        began_s = time.perf_counter()
+        reply = fault_response(fault, request_id)
+        seen.status, seen.code, seen.bytes_out = fault.status, fault.code, len(reply.body)
+        self.count(seen, began_s)
+        REFUSALS.note(fault.code)
         return RawResponse(reply.status, [*reply.headers, *self._worker], reply.body)
 
 

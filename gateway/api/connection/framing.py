@@ -102,7 +102,8 @@ class Framing:
         """The head of the request that is being read; None between requests, and within a head."""
         self.ended = False
         """The request has been read; `next` goes on."""
-        self._left_bytes = 0
+        self.left_bytes = 0
+        """Bytes of the body that have not come; 0 if its length was not told."""
         self._around_bytes = 0
         self._tail = b""
         self._headers_read = self._message_read = self._astray = False
@@ -145,11 +146,11 @@ class Framing:
         if in_head and self._headers_read:
             self.head = self._check()
             self._around_bytes = 0
-            self._left_bytes = self.head.length or 0
+            self.left_bytes = self.head.length or 0
             self._tail = b""
             self._on_head(self.head)
         elif self.head is not None and self.head.length is not None:
-            self._left_bytes -= size
+            self.left_bytes -= size
         elif self._around_bytes > self._max_head_bytes:
             raise BadRequest(431, "headers_too_large", "The request's trailers are too large.")
         if self._message_read:
@@ -161,7 +162,7 @@ class Framing:
         """Tell how many of the bytes that are there the request can have at most."""
         there = len(self._data) - self._at
         if self.head is not None and self.head.length is not None:
-            return min(self._left_bytes, there)
+            return min(self.left_bytes, there)
         before = len(self._tail)
         data, begin = (self._tail + self._data[self._at :], 0) if before else (self._data, self._at)
         found = data.find(_EMPTY_LINE, begin)

@@ -3,69 +3,48 @@ A connection: HTTP/1.1 requests, read and answered one after the other.
 
 Plain runs (`fast_run.py`) are read as one body, answered by one task and written at once.
 Everything else goes to the app, in uvicorn's words of ASGI. What is no valid request is answered
-in the one shape of an error, and ends the connection.
+in the one shape of an error, and ends the connection. How long a connection may be silent, and
+how much memory its bodies may take, is decided in `keeper.py`.
 """
 
 import asyncio
-import logging
-import time
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import Any
 
 from starlette.types import Scope
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from gateway.api.connection.asgi import Endpoints, asgi_scope
-from gateway.api.connection.fast_run import FastRuns, PlainRun
+from gateway.api.connection.asgi import asgi_scope
+from gateway.api.connection.exchanges import PlainExchange, app_cycle
+from gateway.api.connection.fast_run import FastRuns
 from gateway.api.connection.framing import BadRequest, Framing, Head
+from gateway.api.connection.keeper import NEVER_S, BodyShare, Keeper
+from gateway.api.connection.line import Line
 from gateway.api.connection.raw_response import RawResponse
-from gateway.api.middleware.metering import CLIENT_GONE, ENDPOINTS
-from gateway.telemetry.observation import Observation
+from gateway.api.middleware.metering import CLIENT_GONE
+from gateway.errors import GatewayError, Overloaded
+from gateway.telemetry.observation import observation_of
 
-_LOGGER = logging.getLogger("uvicorn.error")
-_MAX_HEAD_BYTES = 64 * 1024
+# A body of a refused request up to this size is read and forgotten, so that the connection goes on.
+_FORGOTTEN_BYTES = 64 * 1024
+_MEMORY = "The bodies of other requests take all memory that is set aside for them."
 
 
-def http_protocol(runs: FastRuns) -> type[asyncio.Protocol]:
+def http_protocol(runs: FastRuns, keeper: Keeper | None = None) -> type[asyncio.Protocol]:
     """Make the class of the connections whose plain runs `runs` answers."""
 
     class Served(Connection):
         pass
 
     Served.runs = runs
+    Served.keeper = keeper or Keeper()
     return Served
 
 
-class _Flow(FlowControl):
-    """Flow control that does not read on while a later request waits."""
-
-    behind = False
-
-    def resume_reading(self) -> None:
-        if not self.behind:
-            super().resume_reading()
-
-
-class _FastRun:
-    """A plain run, in the place of uvicorn's cycle."""
-
-    def __init__(self, scope: Scope, asked: PlainRun, head: Head) -> None:
-        self.began_s = time.perf_counter()
-        self.asked = asked
-        self.scope = scope
-        self.head = head
-        self.keep_alive = head.keep_alive
-        self.pieces: list[bytes] = []
-        self.seen = Observation(ENDPOINTS["run_model"], asked.model)
-        self.disconnected = False
-        self.response_complete = False
-
-
-class Connection(asyncio.Protocol):
+class Connection(Line):
     """One connection. uvicorn makes it, and tells it when the server stops."""
 
     runs: FastRuns
@@ -77,63 +56,41 @@ class Connection(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        super().__init__(server_state, _loop or asyncio.get_event_loop())
         self._config = config
         self._app = config.loaded_app
-        self._loop = _loop or asyncio.get_event_loop()
-        self._server_state = server_state
         self._app_state = app_state
+        limits = self.keeper.limits
         self._framing = Framing(
-            self._head_read, self._body_read, self._request_read, max_head_bytes=_MAX_HEAD_BYTES
+            self._head_read, self._body_read, self._request_read, max_head_bytes=limits.head_bytes
         )
-        self._cycle: RequestResponseCycle | _FastRun | None = None
-        self._reading = False
-        self._idle: asyncio.TimerHandle | None = None
+        self._share = BodyShare(self.keeper)
+        self._reading = self._resting = self._streams = False
 
     # What the transport calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        # uvloop's are of a class of their own.
-        self._transport = cast("asyncio.Transport", transport)
-        self._flow = _Flow(self._transport)
-        self._server_state.connections.add(self)  # type: ignore[arg-type]  # one of ours
-        self._ends = Endpoints(get_local_addr(self._transport), get_remote_addr(self._transport))
-
     def data_received(self, data: bytes) -> None:
         """Read on."""
+        if self._ending is not None:
+            self._ending.forget(data)
+            return
         self._framing.add(data)
         self._read()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the way of asyncio
-        """End; what is being answered is told."""
-        self._server_state.connections.discard(self)
-        self._set_idle(idle=False)
-        self._flow.resume_writing()
-        cycle = self._cycle
-        if cycle is None or cycle.response_complete:
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; whoever answers a request is told."""
+        super().connection_lost(exc)
+        exchange = self._exchange
+        if exchange is None or exchange.response_complete:
             return
-        cycle.disconnected = True
-        if isinstance(cycle, RequestResponseCycle):
-            cycle.message_event.set()
+        exchange.disconnected = True
+        if isinstance(exchange, RequestResponseCycle):
+            exchange.message_event.set()
         elif not self._framing.ended:
             # The caller left within the body.
-            cycle.seen.status = CLIENT_GONE
-            self.runs.count(cycle.seen, cycle.began_s)
-
-    def pause_writing(self) -> None:
-        """Hear that the client does not read what is written."""
-        self._flow.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Hear that it does again."""
-        self._flow.resume_writing()
-
-    def shutdown(self) -> None:
-        """Hear from uvicorn that the server stops: this answer is the last one."""
-        if self._cycle is None:
-            self._transport.close()
-        else:
-            self._cycle.keep_alive = False
+            exchange.seen.status = CLIENT_GONE
+            self.runs.count(exchange.seen, exchange.began_s)
+            self._share.release()
 
     # Reading.
 
@@ -143,52 +100,89 @@ class Connection(asyncio.Protocol):
             return
         self._reading = True
         try:
-            while self._framing.step():
-                if self._transport.is_closing():
+            while not self._resting and self._framing.step():
+                if self._ending is not None or self._transport.is_closing():
                     return
         except BadRequest as fault:
             self._refuse(fault)
             return
         finally:
             self._reading = False
-        self._flow.behind = self._framing.ended and self._framing.waiting
-        if self._flow.behind:
-            self._flow.pause_reading()
-        self._set_idle(idle=self._cycle is None and self._framing.between)
+        framing, limits = self._framing, self.keeper.limits
+        if framing.ended:
+            self._read_by_s = NEVER_S
+            if framing.waiting:
+                self._flow.hold()
+        elif framing.head is None and not self._resting:
+            if framing.between:
+                self.idle = True
+                self._read_by_s = self._loop.time() + limits.idle_s
+            elif self.idle:
+                self.idle = False
+                self._read_by_s = self._loop.time() + limits.head_s
 
     def _head_read(self, head: Head) -> None:
+        self.idle, self._share = False, BodyShare(self.keeper)
+        if head.length != 0:
+            self._read_by_s = self._loop.time() + self.keeper.limits.body_start_s
+        refusal = self.runs.refusal(head) or self._too_much(head)
+        if refusal is not None:
+            self._turn_away(head, refusal)
+            return
         asked = self.runs.plain_run(head)
-        if asked is not None:
-            self._cycle = _FastRun(self._scope(head), asked, head)
-        else:
+        if asked is None:
             self._leave_to_the_app(head)
+            return
+        self._exchange = PlainExchange(self._scope(head), asked, head)
+        self._exchange.keep_alive = head.keep_alive and not self.keeper.draining
+
+    def _too_much(self, head: Head) -> GatewayError | None:
+        """Refuse a body by its length if memory would not suffice."""
+        keeper, length = self.keeper, head.length or 0
+        fits = keeper.body_bytes + length <= keeper.limits.body_memory_bytes
+        return None if fits or self.runs.streams(head) else Overloaded(_MEMORY)
 
     def _body_read(self, piece: bytes) -> None:
-        cycle = self._cycle
-        if isinstance(cycle, _FastRun):
-            # Bounded: the head said how long it is.
-            cycle.pieces.append(piece)
-            cycle.seen.bytes_in += len(piece)
-        elif cycle is not None and not cycle.response_complete:
-            cycle.body += piece
-            if len(cycle.body) > HIGH_WATER_LIMIT:
-                self._flow.pause_reading()
-            cycle.message_event.set()
+        exchange, limits = self._exchange, self.keeper.limits
+        now_s = self._loop.time()
+        more_s = len(piece) / limits.body_bytes_per_s
+        self._read_by_s = min(self._read_by_s + more_s, now_s + limits.body_start_s)
+        if exchange is None or exchange.response_complete:
+            return
+        plain = isinstance(exchange, PlainExchange)
+        if (plain or not self._streams) and not self._share.take(len(piece)):
+            raise BadRequest(429, Overloaded.code, _MEMORY)
+        if isinstance(exchange, PlainExchange):
+            exchange.pieces.append(piece)
+            exchange.seen.bytes_in += len(piece)
+            return
+        exchange.body += piece
+        if len(exchange.body) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        exchange.message_event.set()
 
     def _request_read(self) -> None:
-        cycle = self._cycle
-        if isinstance(cycle, _FastRun):
-            body = b"".join(cycle.pieces)
-            cycle.pieces.clear()
-            image = self.runs.image_of(cycle.asked, body)
-            if image is not None:
-                self._start(self._answer(cycle, image))
+        exchange = self._exchange
+        if isinstance(exchange, PlainExchange):
+            refusal = self.runs.refusal(exchange.head)
+            if refusal is not None:
+                exchange.pieces.clear()
+                self._share.release()
+                self._turn_away(exchange.head, refusal)
+                self._go_on()
                 return
-            cycle = self._leave_to_the_app(cycle.head)
-            cycle.body += body
-        if cycle is not None and not cycle.response_complete:
-            cycle.more_body = False
-            cycle.message_event.set()
+            body = b"".join(exchange.pieces)
+            exchange.pieces.clear()
+            image = self.runs.image_of(exchange.asked, body)
+            if image is not None:
+                self.runs.announce()
+                self._start(self._answer(exchange, image))
+                return
+            exchange = self._leave_to_the_app(exchange.head)
+            exchange.body += body
+        if exchange is not None and not exchange.response_complete:
+            exchange.more_body = False
+            exchange.message_event.set()
         else:
             self._go_on()
 
@@ -198,79 +192,109 @@ class Connection(asyncio.Protocol):
         return asgi_scope(head, self._ends, self._config, self._app_state)
 
     def _leave_to_the_app(self, head: Head) -> RequestResponseCycle:
-        cycle = RequestResponseCycle(
-            scope=self._scope(head),  # type: ignore[arg-type]  # a plain dict
-            transport=self._transport,
-            flow=self._flow,
-            logger=_LOGGER,
-            access_logger=_LOGGER,
-            access_log=False,
+        cycle = app_cycle(
+            self._scope(head),
+            head,
+            self._transport,
+            self._flow,
             default_headers=self._server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=head.expects_continue,
-            keep_alive=head.keep_alive,
+            keep_alive=head.keep_alive and not self.keeper.draining,
             on_response=self._answered,
         )
-        self._cycle = cycle
+        self._exchange = cycle
+        self._streams = self.runs.streams(head)
         self._start(cycle.run_asgi(self._app))
         return cycle
 
     def _start(self, answering: Coroutine[Any, Any, None]) -> None:
+        # Memory is held until the answer is there, whatever becomes of the connection.
+        share = self._share
         task = self._loop.create_task(answering)
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
+        task.add_done_callback(lambda _: share.release())
 
-    async def _answer(self, run: _FastRun, image: bytes) -> None:
+    async def _answer(self, run: PlainExchange, image: bytes) -> None:
         try:
             reply = await self.runs.answer(run.scope, image, run.seen)
             if self._flow.write_paused and not run.disconnected:
                 await self._flow.drain()
             if not run.disconnected:
-                self._write(reply, keep_alive=run.keep_alive)
                 run.response_complete = True
+                self._write(reply, keep_alive=run.keep_alive)
                 self._answered()
         finally:
             self.runs.count(run.seen, run.began_s)
 
     def _write(self, reply: RawResponse, *, keep_alive: bool) -> None:
-        also = self._server_state.default_headers
-        self._transport.write(reply.encoded(also, keep_alive=keep_alive))
         if not keep_alive:
-            self._transport.close()
+            self._end(reply, more_to_come=not self._framing.ended or self._framing.waiting)
+            return
+        self._transport.write(reply.encoded(self._server_state.default_headers, keep_alive=True))
 
     def _answered(self) -> None:
         """Go on with the next request, if all of this one has been read."""
         self._server_state.total_requests += 1
-        if not self._transport.is_closing():
-            self._flow.behind = False
+        if self._ending is not None or self._transport.is_closing():
+            return
+        if self._framing.ended:
+            self._go_on()
+        elif self._framing.left_bytes > _FORGOTTEN_BYTES:
+            # Much of a body is still to come that nobody wants.
+            self._end(None, more_to_come=True)
+        else:
             self._flow.resume_reading()
-            if self._framing.ended:
-                self._go_on()
 
     def _go_on(self) -> None:
-        self._cycle = None
-        self._framing.next()
-        self._read()
+        self._exchange = None
+        if self._ending is None:
+            self._framing.next()
+            if not self._resting:
+                self._flow.let_go()
+            self._read()
+
+    # Refusing.
+
+    def _turn_away(self, head: Head, error: GatewayError) -> None:
+        """Refuse a request by its head; its body is not looked at."""
+        self._exchange = None
+        reply = self.runs.refused(error, head)
+        length = _FORGOTTEN_BYTES + 1 if head.length is None else head.length
+        short = length <= _FORGOTTEN_BYTES and not head.expects_continue
+        keep_alive = short and head.keep_alive and not self.keeper.draining
+        self._write(reply, keep_alive=keep_alive)
+        rest_s = self.keeper.rest_after_refusal_s(self._loop.time()) if keep_alive else 0.0
+        if rest_s > 0.0:
+            self._resting = True
+            self._read_by_s = NEVER_S
+            self._flow.hold()
+            self._loop.call_later(rest_s, self._wake)
+
+    def _wake(self) -> None:
+        self._resting = False
+        if self._ending is None and not self._transport.is_closing():
+            self._flow.let_go()
+            self._read()
 
     def _refuse(self, fault: BadRequest) -> None:
         """Answer what is no valid request; nothing that comes behind it is read."""
-        cycle, reply = self._cycle, self.runs.refuse(fault)
-        answered = False
-        if cycle is not None:
-            cycle.disconnected = True
-            if isinstance(cycle, RequestResponseCycle):
-                answered = cycle.response_started
-                cycle.message_event.set()
-        if answered:
-            self._transport.close()
-        else:
-            self._write(reply, keep_alive=False)
+        exchange, reply = self._exchange, self.runs.refuse(fault)
+        self._exchange = None
+        if exchange is not None:
+            exchange.disconnected = True
+            if isinstance(exchange, PlainExchange):
+                self._share.release()
+            else:
+                observation_of(exchange.scope).status = fault.status
+                exchange.message_event.set()
+                if exchange.response_started:
+                    self._transport.close()
+                    return
+        self._end(reply, more_to_come=True)
 
-    def _set_idle(self, *, idle: bool) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-        if idle:
-            self._idle = self._loop.call_later(
-                self._config.timeout_keep_alive, self._transport.close
-            )
+    def _find_no_place(self) -> None:
+        no_place = Overloaded("Too many connections are open.")
+        self._end(self.runs.refused(no_place, None), more_to_come=True)
+
+    def _give_up(self) -> None:
+        self._refuse(BadRequest(408, "request_timeout", "The request did not come in time."))

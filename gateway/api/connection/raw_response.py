@@ -37,9 +37,11 @@ class RawResponse:
         return b"".join(pieces)
 
 
-def fault_response(fault: BadRequest) -> RawResponse:
-    """Answer what is no valid request in the one shape of an error, with an id of its own."""
-    request_id = f"{getrandbits(128):032x}"
+def fault_response(fault: BadRequest, request_id: str | None = None) -> RawResponse:
+    """Answer what is refused past the app, in the one shape; with an id of its own if need be."""
+    request_id = request_id or f"{getrandbits(128):032x}"
     body = {"detail": fault.detail, "code": fault.code, "request_id": request_id}
     headers = [(b"content-type", JSON), (b"x-request-id", request_id.encode())]
+    if fault.status in {429, 503}:
+        headers.append((b"retry-after", b"1"))
     return RawResponse(fault.status, headers, orjson.dumps(body))

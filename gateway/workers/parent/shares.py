@@ -17,6 +17,8 @@ _DIVIDED = {
     "mirror_queue": 1,
     "mirror_queue_bytes": 1,
     "metrics_held_rows": 1,
+    "max_connections": 1,
+    "body_memory_bytes": 1,
     "max_waiting_runs": 0,
 }
 _SMALLEST_REGION_BYTES = 4096

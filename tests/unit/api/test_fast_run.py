@@ -30,6 +30,7 @@ from gateway.api.middleware.request_context import RequestContext
 from gateway.api.rest import serving
 from gateway.api.sites import Sites
 from gateway.errors import ModelNotLoaded, Overloaded
+from gateway.inference.admission import Admission
 from gateway.inference.request import Prediction, Stages
 from gateway.telemetry.observation import Observation
 
@@ -111,6 +112,7 @@ async def ways() -> AsyncIterator[Ways]:
     told = Told()
     app = FastAPI(strict_content_type=False)
     app.state.services = SimpleNamespace(
+        admission=Admission(8, 8),
         runner=told,
         metrics=told,
         keyring=SimpleNamespace(open=True),

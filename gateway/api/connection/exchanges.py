@@ -1,0 +1,84 @@
+"""What stands for one request on a connection while it is answered."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from gateway.api.connection.fast_run import PlainRun
+from gateway.api.connection.framing import Head
+from gateway.api.middleware.metering import ENDPOINTS
+from gateway.telemetry.observation import Observation
+
+_LOGGER = logging.getLogger("uvicorn.error")
+
+
+class Flow(FlowControl):
+    """
+    uvicorn's flow control.
+
+    Attributes:
+        held: Nothing is read, whoever asks for more: a later request waits already.
+    """
+
+    held = False
+
+    def resume_reading(self) -> None:
+        """Read on, unless it is held."""
+        if not self.held:
+            super().resume_reading()
+
+    def hold(self) -> None:
+        """Read no more until `let_go`."""
+        self.held = True
+        self.pause_reading()
+
+    def let_go(self) -> None:
+        """Read on."""
+        self.held = False
+        self.resume_reading()
+
+
+class PlainExchange:
+    """A plain run, in the place of uvicorn's cycle."""
+
+    def __init__(self, scope: Scope, asked: PlainRun, head: Head) -> None:
+        self.began_s = time.perf_counter()
+        self.asked = asked
+        self.scope = scope
+        self.head = head
+        self.keep_alive = head.keep_alive
+        self.pieces: list[bytes] = []
+        self.seen = Observation(ENDPOINTS["run_model"], asked.model)
+        self.disconnected = False
+        self.response_complete = False
+
+
+def app_cycle(
+    scope: Scope,
+    head: Head,
+    transport: asyncio.Transport,
+    flow: Flow,
+    *,
+    default_headers: list[tuple[bytes, bytes]],
+    keep_alive: bool,
+    on_response: Callable[[], None],
+) -> RequestResponseCycle:
+    """Make uvicorn's cycle for a request that the app answers."""
+    return RequestResponseCycle(
+        scope=scope,  # type: ignore[arg-type]  # a plain dict
+        transport=transport,
+        flow=flow,
+        logger=_LOGGER,
+        access_logger=_LOGGER,
+        access_log=False,
+        default_headers=default_headers,
+        message_event=asyncio.Event(),
+        expect_100_continue=head.expects_continue,
+        keep_alive=keep_alive,
+        on_response=on_response,
+    )
