@@ -212,7 +212,7 @@ class Settings(BaseSettings):
         gt=0,
         description=(
             "Connections that are open at once; fewer if the process may not open so many files. "
-            "Beyond it the longest idle ones are closed, and if there is none, new ones get 503."
+            "Beyond it the longest idle ones are closed, and if there is none, new ones get 429."
         ),
     )
     header_timeout_s: float = Field(

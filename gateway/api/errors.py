@@ -11,8 +11,9 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from gateway import access_errors, errors
 from gateway.api.request_ids import request_id_of
@@ -50,6 +51,9 @@ _CODE_OF_STATUS: Mapping[int, str] = {
     422: "request_invalid",
 }
 
+CLIENT_GONE = 499
+"""The status of a request whose caller went away before it was answered, as nginx writes it."""
+
 # How much of what a caller sent is said back where it does not validate.
 _EXCERPT_LENGTH = 100
 _EXCERPT_MEMBERS = 10
@@ -65,6 +69,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.GatewayError, gateway_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, unforeseen)
 
 
@@ -135,6 +140,11 @@ async def _framework_error(request: Request, error: Exception) -> JSONResponse:
     code = _CODE_OF_STATUS.get(error.status_code, "request_failed")
     log.info("request_failed", code=code, status=error.status_code, path=request.url.path)
     return JSONResponse(_body(request, error.detail, code), error.status_code, error.headers)
+
+
+async def _client_gone(_request: Request, _error: Exception) -> Response:
+    """Answer nobody; the request is counted as one whose caller left."""
+    return Response(status_code=CLIENT_GONE)
 
 
 async def unforeseen(request: Request, error: Exception) -> JSONResponse:

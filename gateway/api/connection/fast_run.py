@@ -175,16 +175,22 @@ class FastRuns:
         seen = Observation(ENDPOINTS["run_model"], model)
         return self._counted(fault, seen, well_formed_id(head.headers))
 
-    def refuse(self, fault: BadRequest) -> RawResponse:
-        """Answer what is no valid request, and count it."""
+    def refuse(self, fault: BadRequest, *, counted: bool) -> RawResponse:
+        """Answer what is no valid request, and count it unless somebody else does."""
+        if counted:
+            return self._named(fault_response(fault))
         return self._counted(fault, Observation(UNMATCHED), None)
 
     def _counted(self, fault: BadRequest, seen: Observation, request_id: str | None) -> RawResponse:
         began_s = time.perf_counter()
-        reply = fault_response(fault, request_id)
+        reply = self._named(fault_response(fault, request_id))
         seen.status, seen.code, seen.bytes_out = fault.status, fault.code, len(reply.body)
         self.count(seen, began_s)
         REFUSALS.note(fault.code)
+        return reply
+
+    def _named(self, reply: RawResponse) -> RawResponse:
+        """Say which worker answers."""
         return RawResponse(reply.status, [*reply.headers, *self._worker], reply.body)
 
 

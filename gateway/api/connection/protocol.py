@@ -3,8 +3,7 @@ A connection: HTTP/1.1 requests, read and answered one after the other.
 
 Plain runs (`fast_run.py`) are read as one body, answered by one task and written at once.
 Everything else goes to the app, in uvicorn's words of ASGI. What is no valid request is answered
-in the one shape of an error, and ends the connection. How long a connection may be silent, and
-how much memory its bodies may take, is decided in `keeper.py`.
+in the one shape of an error, and ends the connection. Limits are in `keeper.py`.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ from gateway.api.connection.framing import BadRequest, Framing, Head
 from gateway.api.connection.keeper import NEVER_S, BodyShare, Keeper
 from gateway.api.connection.line import Line
 from gateway.api.connection.raw_response import RawResponse
-from gateway.api.middleware.metering import CLIENT_GONE
+from gateway.api.errors import CLIENT_GONE
 from gateway.errors import GatewayError, Overloaded
 from gateway.telemetry.observation import observation_of
 
@@ -96,7 +95,6 @@ class Connection(Line):
 
     def _read(self) -> None:
         if self._reading or self._transport.is_closing():
-            # An answer that is given at once comes here from within.
             return
         self._reading = True
         try:
@@ -278,8 +276,9 @@ class Connection(Line):
 
     def _refuse(self, fault: BadRequest) -> None:
         """Answer what is no valid request; nothing that comes behind it is read."""
-        exchange, reply = self._exchange, self.runs.refuse(fault)
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        # What the app has begun to answer, it counts.
+        reply = self.runs.refuse(fault, counted=isinstance(exchange, RequestResponseCycle))
         if exchange is not None:
             exchange.disconnected = True
             if isinstance(exchange, PlainExchange):

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.api.errors import CLIENT_GONE
 from gateway.api.middleware.shell import HttpMiddleware
 from gateway.telemetry.observation import Observation
 
@@ -29,8 +30,6 @@ ENDPOINTS = {
 """Names of endpoints by their route's function; any other endpoint is named like its function."""
 UNMATCHED = "unmatched"
 """The endpoint of a path that no route has."""
-CLIENT_GONE = 499
-"""The status of a request whose caller went away before it was answered, as nginx writes it."""
 
 
 class Metering(HttpMiddleware):
@@ -52,7 +51,8 @@ class Metering(HttpMiddleware):
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                seen.status = message["status"]
+                # What is said to nobody is not what was answered.
+                seen.status = (seen.status or CLIENT_GONE) if gone else message["status"]
             else:
                 seen.bytes_out += len(message.get("body", b""))
             await send(message)
@@ -62,6 +62,8 @@ class Metering(HttpMiddleware):
         finally:
             # What crashes is answered with 500 by the layer outside of this one.
             seen.status = seen.status or (CLIENT_GONE if gone else 500)
+            if seen.status == CLIENT_GONE:
+                seen.code = ""
             seen.total_s = time.perf_counter() - began_s
             _name(scope, seen)
             services = getattr(scope["app"].state, "services", None)
