@@ -61,6 +61,7 @@ ROOMS: Mapping[str, Room] = {
     "gateway.child_process": _room("a module of ours in a process of its own", "full_disk"),
     "gateway.exec_bound": _room("becomes a program that dies with its parent"),
     "gateway.allocator": _room("memory that a request gave back, kept for the next one"),
+    "gateway.descriptors": _room("how many files may be open, and so how many connections"),
     "gateway.access": _room("keys and roles: who may ask for what"),
     "gateway.store": _room("the database"),
     "gateway.telemetry": _room("logs, metrics, traces"),
@@ -116,7 +117,9 @@ ROOMS: Mapping[str, Room] = {
         "access converter full_disk inference metrics registry rollouts services store telemetry",
     ),
     "gateway.app": _room("makes the app", "api control_plane services telemetry"),
-    "gateway.server": _room("uvicorn, on our socket and our signals", "allocator api services"),
+    "gateway.server": _room(
+        "uvicorn, on our socket and our signals", "allocator api descriptors services"
+    ),
     "gateway.workers.wire": _room("what the parent and a worker say, and how", "triton"),
     "gateway.workers.parent": _room(
         "starts the workers, hands them connections, loads for them",
@@ -128,8 +131,8 @@ ROOMS: Mapping[str, Room] = {
     ),
     "gateway.cli": _room(
         "the command line",
-        "access_opening allocator app control_plane converter demo server store telemetry triton"
-        " tuning workers",
+        "access_opening allocator app control_plane converter demo descriptors server store"
+        " telemetry triton tuning workers",
     ),
     "gateway.__main__": _room("`python -m gateway`", "cli"),
     "tools": _room("the converter's command; training of the demo", "converter demo"),
