@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from gateway.connection_settings import ConnectionSettings
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class Settings(BaseSettings):
+class Settings(ConnectionSettings):
     """The settings of one gateway process. Read once, at start; never changed afterwards."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
@@ -206,48 +208,6 @@ class Settings(BaseSettings):
     )
     catalog_poll_s: float = Field(
         0.1, gt=0, description="How often the database is asked for changes of other gateways."
-    )
-    max_connections: int = Field(
-        4096,
-        gt=0,
-        description=(
-            "Connections that are open at once; fewer if the process may not open so many files. "
-            "Beyond it the longest idle ones are closed, and if there is none, new ones get 429."
-        ),
-    )
-    header_timeout_s: float = Field(
-        10.0,
-        gt=0,
-        description="How long the head of a request may take to come, in seconds (408).",
-    )
-    idle_timeout_s: float = Field(
-        75.0, gt=0, description="How long a connection may wait for its next request, in seconds."
-    )
-    min_upload_bytes_per_s: float = Field(
-        1024.0,
-        gt=0,
-        description=(
-            "Least rate of a request's body, after a start of 20 seconds; a slower one gets 408."
-        ),
-    )
-    body_memory_bytes: int = Field(
-        512 * 1024 * 1024,
-        gt=0,
-        description=(
-            "Memory for the bodies of all requests together, until they are answered; beyond it "
-            "the next gets 429. Uploads of models go to disk and do not count."
-        ),
-    )
-    drain_delay_s: float = Field(
-        3.0,
-        ge=0,
-        description=(
-            "After SIGTERM the gateway is not ready, but answers as before for so many seconds: "
-            "those who send requests need time to hear of it. Not after Ctrl-C."
-        ),
-    )
-    shutdown_grace_s: float = Field(
-        30.0, gt=0, description="How long admitted requests may go on after SIGTERM, in seconds."
     )
 
     metrics: bool = Field(

@@ -45,6 +45,7 @@ COMMON = frozenset(
         "gateway.access_errors",
         "gateway.backoff",
         "gateway.background",
+        "gateway.connection_settings",
         "gateway.errors",
         "gateway.peers",
         "gateway.processes",
