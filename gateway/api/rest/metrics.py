@@ -1,8 +1,6 @@
 """The stored metrics, and what Prometheus reads."""
 
-import time
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,27 +9,31 @@ from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
 from gateway.api.rest.dependencies import ServicesOf
-from gateway.api.rest.parameters import error_responses, read_version
+from gateway.api.rest.metrics_parameters import (
+    End,
+    Format,
+    Last,
+    Models,
+    Start,
+    Versions,
+    read_group_by,
+    read_range,
+    read_status,
+    read_step_s,
+    read_versions,
+)
+from gateway.api.rest.parameters import error_responses
 from gateway.errors import MetricsQueryInvalid
 from gateway.metrics.formats import COLUMNS, as_csv, as_parquet
 from gateway.metrics.query import DIMENSIONS, Answer, Question, ask, describe
-from gateway.metrics.times import iso, iso_ms, read_length_s, read_moment_s
+from gateway.metrics.times import iso, iso_ms
 from gateway.services import Services
 from gateway.store.metrics_writers import Gap
-from gateway.store.request_metrics import DAY_S, HOUR_S, MINUTE_S, Filters
+from gateway.store.request_metrics import Filters
 
 router = APIRouter(tags=["metrics"])
 
 _MAX_ROWS = 100_000
-_MAX_SPANS = 50_000
-
-
-class Format(StrEnum):
-    """How an answer is written."""
-
-    JSON = "json"
-    CSV = "csv"
-    PARQUET = "parquet"
 
 
 class MetricsRow(BaseModel):
@@ -126,17 +128,6 @@ class SampleRow(BaseModel):
     batch_sizes: dict[str, int] = Field(description="Executions by size of the batch.")
 
 
-Start = Annotated[
-    str | None, Query(description="From when: ISO 8601 or seconds since 1970. Default: `last`.")
-]
-End = Annotated[str | None, Query(description="Until before when. Default: now.")]
-Last = Annotated[
-    str, Query(description="Without `start`: so long before the end.", examples=["7d"])
-]
-Models = Annotated[list[str], Query(alias="model", description="Only these models.")]
-Versions = Annotated[list[str], Query(alias="version", description="Only these versions.")]
-
-
 @router.get(
     "/api/v1/metrics",
     summary="Ask the stored metrics",
@@ -179,17 +170,17 @@ async def metrics(
     the hour only has rows of an hour, and says so in `step_s`. Requests that ended before the call
     are in the answer.
     """
-    start_s, end_s = _range(start, end, last)
+    start_s, end_s = read_range(start, end, last)
     question = Question(
         start_s=start_s,
         end_s=end_s,
-        step_s=_step_s(step, end_s - start_s),
-        group_by=_group_by(group_by),
+        step_s=read_step_s(step, end_s - start_s),
+        group_by=read_group_by(group_by),
         filters=Filters(
             endpoints=tuple(endpoint),
             models=tuple(model),
-            versions=_versions(version),
-            statuses=tuple(_status(text) for text in status),
+            versions=read_versions(version),
+            statuses=tuple(read_status(text) for text in status),
         ),
     )
     await services.flush_metrics()
@@ -216,9 +207,9 @@ async def metrics_categories(
     version: Versions = [],  # noqa: B006
 ) -> list[CategoriesRow]:
     """Count the answers of each version by category."""
-    start_s, end_s = _range(start, end, last)
+    start_s, end_s = read_range(start, end, last)
     filters = Filters(
-        endpoints=("run",), models=tuple(model), versions=_versions(version), statuses=(200,)
+        endpoints=("run",), models=tuple(model), versions=read_versions(version), statuses=(200,)
     )
     await services.flush_metrics()
     answer = await ask(
@@ -248,9 +239,9 @@ async def metrics_samples(
     version: Versions = [],  # noqa: B006
 ) -> list[SampleRow]:
     """Show what was sampled of each version on each replica, by minute or, once old, by hour."""
-    start_s, end_s = _range(start, end, last)
+    start_s, end_s = read_range(start, end, last)
     samples = await services.metrics.samples.read(
-        start_s, end_s, model=model, versions=_versions(version)
+        start_s, end_s, model=model, versions=read_versions(version)
     )
     columns = [name for name in SampleRow.model_fields if name != "start"]
     return [
@@ -272,50 +263,6 @@ async def exposition(services: Services, accept: str) -> Response:
     families = await services.scrape()
     encode, content_type = choose_encoder(accept)
     return Response(encode(families), media_type=content_type)
-
-
-def _range(start: str | None, end: str | None, last: str) -> tuple[int, int]:
-    end_s = read_moment_s(end) if end is not None else int(time.time()) + 1
-    start_s = read_moment_s(start) if start is not None else max(0, end_s - read_length_s(last))
-    if start_s >= end_s:
-        raise MetricsQueryInvalid("The time asked for ends before it begins.")
-    return start_s, end_s
-
-
-def _step_s(text: str | None, range_s: int) -> int | None:
-    if text == "all":
-        return None
-    if text is None:
-        return next(
-            (step_s for step_s in (MINUTE_S, HOUR_S) if range_s <= 120 * step_s),
-            DAY_S,
-        )
-    step_s = read_length_s(text)
-    if step_s % MINUTE_S:
-        raise MetricsQueryInvalid("A step is a number of whole minutes.")
-    if range_s > step_s * _MAX_SPANS:
-        raise MetricsQueryInvalid(f"More than {_MAX_SPANS} steps: ask for a longer one.")
-    return step_s
-
-
-def _group_by(text: str) -> tuple[str, ...]:
-    wanted = {part.strip() for part in text.split(",") if part.strip()}
-    if unknown := wanted - set(DIMENSIONS):
-        raise MetricsQueryInvalid(f"group_by knows {', '.join(DIMENSIONS)}, not {min(unknown)!r}.")
-    return tuple(dimension for dimension in DIMENSIONS if dimension in wanted)
-
-
-def _versions(texts: list[str]) -> tuple[int, ...]:
-    return tuple(number for text in texts if (number := read_version(text)) is not None)
-
-
-def _status(text: str) -> int:
-    if len(text) == 3 and text[0] in "12345":
-        if text[1:] == "xx":
-            return int(text[0])
-        if text.isascii() and text.isdecimal():
-            return int(text)
-    raise MetricsQueryInvalid("A status reads 200, 404 or 5xx.")
 
 
 def _written(answer: Answer, gaps: Sequence[Gap], form: Format) -> Response:
