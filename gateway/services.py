@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from gateway.access.keyring import Keyring
+from gateway.access.limits import RateLimits
 from gateway.control_plane import ControlPlane, Folder, LocalControlPlane
 from gateway.core import open_core
 from gateway.errors import StoreUnavailable
@@ -65,6 +66,7 @@ class Services:
     peers: Peers
     keyring: Keyring
     keys: KeyStore
+    limits: RateLimits
 
     async def ready(self) -> dict[str, Check]:
         """Check that a request would be answered: not stopping, a replica, the database."""
@@ -203,4 +205,5 @@ async def open_services(
             peers=peers,
             keyring=core.keyring,
             keys=KeyStore(core.database),
+            limits=RateLimits(part=1 / settings.workers),
         )

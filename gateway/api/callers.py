@@ -1,11 +1,14 @@
 """Who sent a request: the key in its headers, and the caller whom the door recognised."""
 
+import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from gateway.access.callers import Caller
+from gateway.access.limits import RateLimits
+from gateway.inference.fair_queue import EVERYBODY, Share
 
 Headers = Iterable[tuple[bytes, bytes]]
 """Names in lower case, and values."""
@@ -29,6 +32,23 @@ def asked_by(scope: Any) -> Caller:
     """Return who sent the request of an ASGI scope that came through the door."""
     caller: Caller = scope["state"]["caller"]
     return caller
+
+
+def share_of(caller: Caller, limits: RateLimits) -> Share:
+    """Tell what a caller may have of the places for runs."""
+    if not caller.id:
+        return EVERYBODY
+    return Share(caller.id, limits.in_flight(caller), caller.limits.batch)
+
+
+def limit_headers(caller: Caller, limits: RateLimits) -> list[tuple[bytes, bytes]]:
+    """Say what is left of a caller's rate; nothing for one without."""
+    left = limits.look(caller, time.monotonic())
+    if left is None:
+        return []
+    policy = f'"requests";q={left.quota};w={left.window_s}'
+    now = f'"requests";r={left.remaining};t={left.reset_s}'
+    return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", now.encode())]
 
 
 async def _caller(request: Request) -> Caller:

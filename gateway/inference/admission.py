@@ -2,13 +2,15 @@
 Admission: how many requests are worked on, and how many may wait for that.
 
 What is over the two limits is refused at once, so that an overload shortens the queue and not the
-goodput: a client that hears 429 early can go elsewhere.
+goodput: a client that hears 429 early can go elsewhere. Whose turn it is, and who is refused, is
+decided fairly between callers (`fair_queue.py`).
 """
 
 import asyncio
-from typing import Self
+from types import TracebackType
 
 from gateway.errors import Draining, GatewayError, Overloaded
+from gateway.inference.fair_queue import EVERYBODY, FairQueue, Share
 
 
 class Admission:
@@ -26,46 +28,98 @@ class Admission:
         self.capacity = capacity
         self.queue = queue
         self.working = 0
-        self.waiting = 0
         self.coming = 0
         self.leaving = False
         self.draining = False
-        self._places = asyncio.Semaphore(capacity)
+        self._waiters: FairQueue[asyncio.Future[None]] = FairQueue()
 
-    def refusal(self) -> GatewayError | None:
-        """Say why one more request would be refused now; None if it would not."""
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiters)
+
+    def refusal(self, share: Share = EVERYBODY) -> GatewayError | None:
+        """Say why one more request of a caller would be refused now; None if it would not."""
         if self.draining:
             return Draining("The server is stopping.")
-        if self.working + self.waiting + self.coming >= self.capacity + self.queue:
-            return Overloaded(
-                f"{self.working} requests are being worked on and {self.waiting} are waiting."
-            )
-        return None
+        if self.working + self.waiting + self.coming < self.capacity + self.queue:
+            return None
+        return None if self._waiters.can_make_room(share) else self._overloaded()
 
-    def admit(self) -> Self:
+    def admit(self, share: Share = EVERYBODY) -> "_Place":
         """
         Hold a place for the length of an `async with`; waits for one if need be.
 
+        Args:
+            share: Who asks, and how many places at most are for it.
+
         Raises:
-            Overloaded: The queue is full. Raised at once.
+            Overloaded: The queue is full, and nobody waits in a longer line. Raised at once; or
+                later, to the last one of the longest line, when another takes its place.
             Draining: The server is stopping.
         """
-        return self
+        return _Place(self, share)
 
-    async def __aenter__(self) -> None:
+    async def enter(self, share: Share) -> None:
+        """Take a place; see `admit`."""
         if self.draining:
             raise Draining("The server is stopping.")
-        if self._places.locked() and self.waiting >= self.queue:
-            raise Overloaded(
-                f"{self.working} requests are being worked on and {self.waiting} are waiting."
-            )
-        self.waiting += 1
+        waiters = self._waiters
+        if self.working < self.capacity and waiters.may_go(share):
+            self._begin(share)
+            return
+        if self.waiting >= self.queue:
+            last = waiters.make_room(share)
+            if last is None:
+                raise self._overloaded()
+            last.set_exception(self._overloaded())
+        turn = asyncio.get_running_loop().create_future()
+        waiters.add(share, turn)
         try:
-            await self._places.acquire()
-        finally:
-            self.waiting -= 1
-        self.working += 1
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.leave(share)  # the place came together with the cancellation
+            else:
+                waiters.remove(share, turn)
+            raise
 
-    async def __aexit__(self, *_: object) -> None:
+    def leave(self, share: Share) -> None:
+        """Give a place back, and let in who is next."""
         self.working -= 1
-        self._places.release()
+        self._waiters.ended(share)
+        while self.working < self.capacity and (found := self._waiters.next()) is not None:
+            following, turn = found
+            if not turn.done():
+                self._begin(following)
+                turn.set_result(None)
+
+    def _begin(self, share: Share) -> None:
+        self.working += 1
+        self._waiters.began(share)
+
+    def _overloaded(self) -> GatewayError:
+        return Overloaded(
+            f"{self.working} requests are being worked on and {self.waiting} are waiting."
+        )
+
+
+class _Place:
+    """A place, for the length of an `async with`."""
+
+    __slots__ = ("_admission", "_share")
+
+    def __init__(self, admission: Admission, share: Share) -> None:
+        self._admission = admission
+        self._share = share
+
+    async def __aenter__(self) -> None:
+        await self._admission.enter(self._share)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._admission.leave(self._share)

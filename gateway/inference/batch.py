@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.errors import BatchTooLarge, GatewayError
+from gateway.inference.fair_queue import EVERYBODY, Share
 from gateway.inference.request import Prediction, Stages
 from gateway.inference.run import Runner
 from gateway.telemetry.observation import Observation
@@ -50,6 +51,7 @@ async def run_batch(
     alias: str | None = None,
     request_id: str,
     key: str | None = None,
+    share: Share = EVERYBODY,
     seen: Observation,
 ) -> Batch:
     """
@@ -57,7 +59,7 @@ async def run_batch(
 
     Args:
         runner: Answers each.
-        name, version, alias, key: As in `Runner.run`.
+        name, version, alias, key, share: As in `Runner.run`.
         images: Image files' bytes; an error stands for one that could not be read.
         most: The most images that are accepted.
         request_id: Of the call. The images' are this with ".0", ".1", … behind it.
@@ -87,6 +89,7 @@ async def run_batch(
                     request_id=part_id,
                     # A call that names no caller is one caller: one version answers all of it.
                     key=key or request_id,
+                    share=share,
                 )
             except GatewayError as error:
                 return Result(part_id, error)

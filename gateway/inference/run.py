@@ -20,6 +20,7 @@ from gateway.errors import DeadlineExceeded
 from gateway.inference.admission import Admission
 from gateway.inference.choice import VersionChoice
 from gateway.inference.decoder import Decoder
+from gateway.inference.fair_queue import EVERYBODY, Share
 from gateway.inference.infer import decode_and_infer, infer
 from gateway.inference.request import ImageRequest, Prediction
 from gateway.inference.rollout import RolloutAnswers
@@ -64,6 +65,7 @@ class Runner:
         alias: str | None = None,
         request_id: str,
         key: str | None = None,
+        share: Share = EVERYBODY,
         seen: Observation | None = None,
     ) -> Prediction:
         """
@@ -75,6 +77,7 @@ class Runner:
             version, alias: What the caller pinned, if anything.
             request_id: Travels along into Triton.
             key: Who calls; during a canary the same key stays with one version.
+            share: What the caller may have of the places.
             seen: Takes note of the version and of the stages, also of a run that fails.
 
         Raises:
@@ -93,7 +96,7 @@ class Runner:
         if seen is not None:
             seen.version = chosen.version
         try:
-            async with asyncio.timeout(self._timeout_s), self._admission.admit():
+            async with asyncio.timeout(self._timeout_s), self._admission.admit(share):
                 request.stages.queue_s = time.perf_counter() - request.arrived_s
                 if trial is not None:
                     prediction = await self._rollouts.predict(trial, request)

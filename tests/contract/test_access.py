@@ -328,3 +328,60 @@ def test_nobody_is_served_on_the_network_without_a_key(tmp_path: Path) -> None:
     with running_gateway(tmp_path, "--insecure", environment={"HOST": "0.0.0.0"}) as gateway:
         assert gateway.client.get("/api/v1/list").json() == []
         assert any("open_to_everybody" in line for line in gateway.output)
+
+
+def test_a_key_over_its_rate_is_told_when_to_come_back(gate: Gate) -> None:
+    """On a plain run and on any other call: RateLimit on each answer, then 429 and Retry-After."""
+    gate.load()
+    for path, body in ((f"/api/v1/run/{MINE}", {"image": image()}), ("/api/v1/list", None)):
+        key = gate.make(f"slow-{os.urandom(4).hex()}", "infer", rate_per_s=0.02)
+        method = "GET" if body is None else "POST"
+        answers = [gate.call(method, path, key, json=body) for _ in range(3)]
+        # One connection, one worker: each has its part of the rate, and of a bucket one at least.
+        assert [answer.status_code for answer in answers] == [200, 429, 429]
+        assert answers[0].headers["ratelimit-policy"] == '"requests";q=1;w=100'
+        assert answers[0].headers["ratelimit"].startswith('"requests";r=0;t=')
+        assert answers[1].json()["code"] == "rate_limited"
+        assert 90 <= int(answers[1].headers["retry-after"]) <= 100
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({"Host": "evil.example"}, 421, "host_not_allowed"),
+        ({"Origin": "http://evil.example"}, 403, "cross_site"),
+        ({"Sec-Fetch-Site": "cross-site"}, 403, "cross_site"),
+        ({"Sec-Fetch-Site": "same-origin", "Content-Type": "text/plain"}, 415, None),
+    ],
+)
+def test_what_a_hostile_page_can_send_changes_nothing(
+    gate: Gate, headers: dict[str, str], status: int, code: str | None
+) -> None:
+    """Run, load, unload, delete and register from another site: refused, also with a good key."""
+    gate.load()
+    before = gate.call("GET", "/api/v1/models", ADMIN).json()
+    content = json.dumps({"image": image()}).encode()
+    for method, path in (
+        ("POST", f"/api/v1/run/{MINE}"),
+        ("POST", f"/api/v1/unload?name={MINE}"),
+        ("POST", f"/api/v1/load?name={OTHER}"),
+        ("DELETE", f"/api/v1/models/{OTHER}"),
+        ("POST", "/api/v1/register?name=new"),
+        ("POST", "/api/v1/keys"),
+    ):
+        sent = {"X-API-Key": ADMIN, "Content-Type": "application/json", **headers}
+        answer = gate.gateway.client.request(method, path, content=content, headers=sent)
+        assert answer.status_code == status, (path, answer.text)
+        assert answer.json()["code"] == code or code is None
+        assert "access-control-allow-origin" not in answer.headers
+    assert gate.call("GET", "/api/v1/models", ADMIN).json() == before
+
+
+def test_pages_carry_security_headers(gate: Gate) -> None:
+    """A page may be framed by nobody and load from nowhere else; no answer's type is guessed."""
+    page = gate.call("GET", "/docs", None)
+    assert page.headers["x-frame-options"] == "DENY"
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    answer = gate.call("GET", "/api/v1/list", ADMIN)
+    assert answer.headers["x-content-type-options"] == page.headers["x-content-type-options"]
+    assert "content-security-policy" not in answer.headers

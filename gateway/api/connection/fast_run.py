@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from gateway.access.callers import ANYBODY, Caller
 from gateway.access.roles import Role
-from gateway.api.callers import shown_key
+from gateway.api.callers import limit_headers, share_of, shown_key
 from gateway.api.connection.framing import BadRequest, Head, Headers
 from gateway.api.connection.raw_response import JSON, RawResponse, fault_response
 from gateway.api.errors import gateway_error, status_of, unforeseen
@@ -42,10 +42,11 @@ _PATH = re.compile(rb"/api/v1/run/([A-Za-z0-9._-]+)")
 
 
 class PlainRun(NamedTuple):
-    """The head of a plain run: which model it asks, and whether its body is the image itself."""
+    """The head of a plain run: its model, whether its body is the image itself, and who asks."""
 
     model: str
     raw: bool
+    caller: Caller
 
 
 class FastRuns:
@@ -80,7 +81,8 @@ class FastRuns:
             if not raw and kind != JSON and not kind.startswith(JSON + b";"):
                 return None
         model = path[1].decode()
-        return None if self._caller(model, head.headers) is None else PlainRun(model, raw)
+        caller = self._caller(model, head.headers)
+        return None if caller is None else PlainRun(model, raw, caller)
 
     def _caller(self, model: str, headers: Headers) -> Caller | None:
         """Tell who may ask the model; None if nobody may, or a browser asks: the app says why."""
@@ -110,13 +112,16 @@ class FastRuns:
             pass
         return None
 
-    async def answer(self, scope: Scope, image: bytes, seen: Observation) -> RawResponse:
+    async def answer(
+        self, scope: Scope, image: bytes, caller: Caller, seen: Observation
+    ) -> RawResponse:
         """
         Answer a run.
 
         Args:
             scope: The request, as ASGI describes it.
             image: The image file's bytes.
+            caller: Who asks.
             seen: Says which model; takes note of what is to be counted.
         """
         request_id = name_request(scope)
@@ -125,8 +130,14 @@ class FastRuns:
         services: Services = self._app.state.services
         services.admission.coming -= 1
         try:
+            services.limits.take(caller, time.monotonic())
             answer = await services.runner.run(
-                seen.model, image, request_id=request_id, key=caller_of(scope), seen=seen
+                seen.model,
+                image,
+                request_id=request_id,
+                key=caller_of(scope),
+                share=share_of(caller, services.limits),
+                seen=seen,
             )
         except GatewayError as error:
             reply = _refusal(await gateway_error(Request(scope), error))
@@ -137,8 +148,8 @@ class FastRuns:
             headers = [(b"content-type", JSON), *answer_headers(answer)]
             reply = RawResponse(200, headers, b'{"category":"%s"}' % answer.category.encode())
         seen.status, seen.bytes_out = reply.status, len(reply.body)
-        named = (b"x-request-id", request_id.encode())
-        return RawResponse(reply.status, [*reply.headers, named, *self._worker], reply.body)
+        named = [(b"x-request-id", request_id.encode()), *limit_headers(caller, services.limits)]
+        return RawResponse(reply.status, [*reply.headers, *named, *self._worker], reply.body)
 
     def count(self, seen: Observation, began_s: float) -> None:
         """Count a run that is over; `began_s` is of the performance counter."""
@@ -154,7 +165,9 @@ class FastRuns:
             return None
         model = head.url[len(_RUN) :].partition(b"?")[0].decode("latin-1")
         # Who may not ask hears so, and not how busy the server is.
-        return None if self._caller(model, head.headers) is None else error
+        if (caller := self._caller(model, head.headers)) is None:
+            return None
+        return services.admission.refusal(share_of(caller, services.limits))
 
     @staticmethod
     def streams(head: Head) -> bool:

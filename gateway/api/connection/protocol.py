@@ -214,7 +214,7 @@ class Connection(Line):
 
     async def _answer(self, run: PlainExchange, image: bytes) -> None:
         try:
-            reply = await self.runs.answer(run.scope, image, run.seen)
+            reply = await self.runs.answer(run.scope, image, run.asked.caller, run.seen)
             if self._flow.write_paused and not run.disconnected:
                 await self._flow.drain()
             if not run.disconnected:

@@ -7,18 +7,21 @@ refused. What goes on carries its caller (`api/callers.py`).
 """
 
 import time
+from functools import partial
 from urllib.parse import parse_qsl
 
 from fastapi import Request
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.access.callers import NOBODY, Caller
 from gateway.access.keyring import Keyring
+from gateway.access.limits import RateLimits
 from gateway.access.roles import Role
 from gateway.access_errors import Forbidden, Unauthenticated
-from gateway.api.callers import shown_key
+from gateway.api.callers import limit_headers, shown_key
 from gateway.api.errors import gateway_error
-from gateway.api.middleware.shell import HttpMiddleware
+from gateway.api.middleware.shell import HttpMiddleware, before_head
 from gateway.api.rules import Found, Named, Rule, Rulebook
 from gateway.api.sites import Sites
 from gateway.errors import GatewayError, NotFound
@@ -39,7 +42,11 @@ class Door(HttpMiddleware):
         found = self._rulebook.find(scope["method"], scope["path"])
         try:
             self._sites.check(scope["method"], scope["headers"])
-            scope["state"]["caller"] = _admit(services.keyring, scope, found)
+            caller = _admit(services.keyring, scope, found)
+            if caller.limits.rate_per_s is not None:
+                send = before_head(send, partial(_tell_limits, caller, services.limits))
+                services.limits.take(caller, time.monotonic())
+            scope["state"]["caller"] = caller
         except GatewayError as error:
             if found is not None:
                 # As the app's router would: what counts and traces looks there.
@@ -48,6 +55,11 @@ class Door(HttpMiddleware):
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+async def _tell_limits(caller: Caller, limits: RateLimits, headers: MutableHeaders) -> None:
+    for name, value in limit_headers(caller, limits):
+        headers[name.decode()] = value.decode()
 
 
 def _admit(keyring: Keyring, scope: Scope, found: Found | None) -> Caller:

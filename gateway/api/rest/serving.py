@@ -9,7 +9,7 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request, Response
 from starlette.types import Scope
 
-from gateway.api.callers import Actor, CallerOf
+from gateway.api.callers import Actor, CallerOf, asked_by, share_of
 from gateway.api.request_ids import request_id_of
 from gateway.api.rest.dependencies import ServicesOf, services_of
 from gateway.api.rest.image_bodies import OTHER_BODIES, ImageBodies
@@ -116,6 +116,7 @@ async def run_model(
     services, seen = await services_of(request), observation_of(request.scope)
     pinned, request_id = read_version(version), request_id_of(request.scope)
     key = caller_of(request.scope)
+    share = share_of(asked_by(request.scope), services.limits)
     if body.several is not None:
         batch = await run_batch(
             services.runner,
@@ -126,6 +127,7 @@ async def run_model(
             alias=alias,
             request_id=request_id,
             key=key,
+            share=share,
             seen=seen,
         )
         response.raw_headers.extend(answer_headers(batch))
@@ -137,6 +139,7 @@ async def run_model(
         alias=alias,
         request_id=request_id,
         key=key,
+        share=share,
         seen=seen,
     )
     seen.category = prediction.category

@@ -20,13 +20,17 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
+from gateway.access.callers import ANYBODY
+from gateway.access.limits import RateLimits
 from gateway.api import errors
 from gateway.api.connection.fast_run import FastRuns
 from gateway.api.connection.protocol import http_protocol
 from gateway.api.middleware.body_limit import BodyLimitErrors
 from gateway.api.middleware.metering import Metering
 from gateway.api.middleware.request_context import RequestContext
+from gateway.api.middleware.shell import HttpMiddleware
 from gateway.api.rest import serving
 from gateway.api.sites import Sites
 from gateway.errors import ModelNotLoaded, Overloaded
@@ -99,6 +103,14 @@ class Ways:
         return f"http://127.0.0.1:{self.ports[way]}"
 
 
+class _OpenDoor(HttpMiddleware):
+    """As the door of a gateway without keys."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["caller"] = ANYBODY
+        await self._app(scope, receive, send)
+
+
 class _CountedRuns(FastRuns):
     told: Told
 
@@ -116,13 +128,14 @@ async def ways() -> AsyncIterator[Ways]:
         runner=told,
         metrics=told,
         keyring=SimpleNamespace(open=True),
+        limits=RateLimits(),
         settings=SimpleNamespace(max_batch_images=MAX_BATCH_IMAGES),
     )
     app.state.tracer = None
     app.state.sites = Sites([], [])
     app.include_router(serving.router, max_body_size=MAX_BODY_BYTES)
     errors.install(app)
-    for middleware in (BodyLimitErrors, RequestContext, Metering):
+    for middleware in (BodyLimitErrors, _OpenDoor, RequestContext, Metering):
         app.add_middleware(middleware)
     runs = _CountedRuns(app, max_body_bytes=MAX_BODY_BYTES)
     runs.told = told
