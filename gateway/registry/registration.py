@@ -22,42 +22,29 @@ import structlog
 from gateway.converter.errors import ToolError
 from gateway.converter.names import check_model_name
 from gateway.converter.place import check_model_place, free_version
-from gateway.converter.unpublish import remove_version
 from gateway.errors import (
     DeadlineExceeded,
     NameConflict,
     NameInvalid,
     Overloaded,
-    StoreUnavailable,
 )
 from gateway.registry.differences import champion_differences
-from gateway.registry.identity import champion_input, find_version, record_digest
-from gateway.registry.publishing import Published, publish
+from gateway.registry.identity import champion_input, find_version
+from gateway.registry.publishing import publish
 from gateway.registry.refusals import as_refusals, refusal_of
 from gateway.registry.registry import Registry
 from gateway.registry.staging import Staging
+from gateway.registry.unfinished import UnfinishedVersions
+from gateway.registry.upload import Upload, digest_of_record, new_version
 from gateway.registry.validation.report import Report
 from gateway.registry.validation.validator import Validated, Validator
 from gateway.registry.versions import ModelVersion
 from gateway.store.registrations import Claim, RegistrationStore
-from gateway.store.tables import UnsettledRow
-from gateway.store.versions import NewVersion
 
 log = structlog.get_logger(__name__)
 
-UPLOAD = "upload"
 _PENDING_POLL_S = 0.1
 _PENDING_TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file that arrived whole. `folder` is its own; `digest` reads "sha256:…"."""
-
-    path: Path
-    folder: Path
-    digest: str
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +74,7 @@ class Registration:
         self._registry = registry
         self.store = store
         self._repository = repository
+        self._unfinished = UnfinishedVersions(registry, store, staging, repository)
         self._validator = validator
         self._max_uploads = max_uploads
         self._uploads = 0
@@ -177,7 +165,7 @@ class Registration:
                     beside=champion_input(model),
                 )
             _raise_refusal(validated.report, name)
-            claim = await self._claim(name, upload, _record_digest(validated, labels))
+            claim = await self._claim(name, upload, digest_of_record(validated, labels))
             if claim.state == "registered":
                 version, created = claim.version, False
             else:
@@ -210,38 +198,17 @@ class Registration:
             )
             await self._registry.refresh()
             for version in versions:
-                await self._remove_or_leave(name, version)
+                await self._unfinished.remove_or_leave(name, version)
         log.info("versions_deleted", model=name, versions=list(versions))
 
     async def recover(self) -> None:
         """
-        Settle what gateways that are gone have left. What is wrong with one model's directory is
-        logged and left for the next time: the others have nothing to do with it.
+        Settle what gateways that are gone have left.
 
         Raises:
             StoreUnavailable: The database cannot be read.
         """
-        for row in await self.store.unsettled():
-            try:
-                await self._settle(row)
-            except (ToolError, OSError) as error:
-                _log_left(row.model, row.version, error)
-
-    async def _recover(self, name: str) -> None:
-        """Settle what gateways that are gone have left of one model, whose lock is held."""
-        for row in await self.store.unsettled(name):
-            with as_refusals():
-                await self._settle(row)
-
-    async def _settle(self, row: UnsettledRow) -> None:
-        # Our own: whoever asks holds the name's lock, so that nobody here is at it any more.
-        if row.owner != self.staging.owner and self.staging.alive(row.owner):
-            return
-        if await self.store.is_recorded(row.model, row.version):
-            await self.store.release(row.model, row.version)
-            return
-        await self._remove_files(row.model, row.version)
-        log.warning("unfinished_version_removed", model=row.model, version=row.version)
+        await self._unfinished.recover()
 
     async def _check_place(self, name: str) -> None:
         """Refuse what a model's directory does not allow, before anything is changed."""
@@ -267,7 +234,7 @@ class Registration:
                     if claim.owner != self.staging.owner and self.staging.alive(claim.owner):
                         await asyncio.sleep(_PENDING_POLL_S)
                     else:
-                        await self._recover(name)
+                        await self._unfinished.recover_model(name)
         except TimeoutError:
             raise DeadlineExceeded(f"Another gateway is still publishing {name}.") from None
 
@@ -282,7 +249,7 @@ class Registration:
     ) -> None:
         trial = validated.report.facts("trial")
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._abandon, name, version)
+            undo.push_async_callback(self._unfinished.abandon, name, version)
             published = await publish(
                 upload.path,
                 folder=upload.folder,
@@ -294,34 +261,9 @@ class Registration:
                 labels=labels,
                 lock=self.staging.lock,
             )
-            new = _new_version(name, upload, published, validated, labels)
+            new = new_version(name, upload, published, validated, labels)
             await self._registry.store.add_version(new, actor=actor)
             undo.pop_all()
-
-    async def _abandon(self, name: str, version: int) -> None:
-        """Undo a failed publication; where that cannot be done now, the claim stays for later."""
-        try:
-            if not await self.store.is_recorded(name, version):
-                await self._remove_or_leave(name, version)
-        except StoreUnavailable as error:
-            _log_left(name, version, error)
-
-    async def _remove_or_leave(self, name: str, version: int) -> None:
-        """Remove a version's files; where that fails, its claim has the next start do it."""
-        try:
-            await self._remove_files(name, version)
-        except (StoreUnavailable, ToolError, OSError) as error:
-            _log_left(name, version, error)
-
-    async def _remove_files(self, name: str, version: int) -> None:
-        model = self._registry.catalog.models.get(name)
-        configs = {} if model is None else {v: m.config for v, m in model.versions.items()}
-        await asyncio.to_thread(remove_version, self._repository, name, version, configs=configs)
-        await self.store.release(name, version)
-
-
-def _log_left(name: str, version: int, error: Exception) -> None:
-    log.warning("unfinished_version_left", model=name, version=version, reason=str(error))
 
 
 class _Place:
@@ -344,34 +286,3 @@ def _raise_refusal(report: Report, name: str) -> None:
     code = refusal.code or "model_invalid"
     log.info("model_refused", model=name, stage=refusal.name, code=code, detail=refusal.detail)
     raise refusal_of(code, refusal.detail or "The model was refused.")
-
-
-def _record_digest(validated: Validated, labels: Sequence[str] | None) -> str:
-    return record_digest(validated.preprocessing, labels, kept_graph=validated.kept_graph)
-
-
-def _new_version(
-    name: str,
-    upload: Upload,
-    published: Published,
-    validated: Validated,
-    labels: Sequence[str] | None,
-) -> NewVersion:
-    trial = validated.report.facts("trial")
-    return NewVersion(
-        model=name,
-        version=published.version,
-        digest=published.digest,
-        source_digest=upload.digest,
-        size_bytes=published.size_bytes,
-        signature=published.signature.to_json(),
-        config=published.config,
-        changes=published.changes,
-        source=UPLOAD,
-        preprocessing=validated.preprocessing,
-        labels=None if labels is None else tuple(labels),
-        record_digest=_record_digest(validated, labels),
-        scores=trial["scores"],
-        trial_shape=tuple(trial["input_shapes"][0]),
-        report=validated.report.to_json(),
-    )

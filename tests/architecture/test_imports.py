@@ -22,7 +22,6 @@ LONGEST = 300
 STILL_LONG = {
     "gateway.api.rest.rollouts",
     "gateway.errors",
-    "gateway.registry.registration",
     "gateway.rollouts.control.commands",
     "gateway.rollouts.control.controller",
     "gateway.rollouts.state.rollout",

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from gateway.errors import BodyTooLarge, UploadInvalid
 from gateway.full_disk import storage_full
-from gateway.registry.registration import Upload
+from gateway.registry.upload import Upload
 
 FORM_OVERHEAD_BYTES = 4 << 20
 """What a form may hold beside the model: boundaries and text fields."""
