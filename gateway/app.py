@@ -10,8 +10,8 @@ from fastapi_offline import FastAPIOffline
 
 from gateway import __version__
 from gateway.api import errors
+from gateway.api.middleware.authorization import Authorization
 from gateway.api.middleware.body_limit import BodyLimitErrors
-from gateway.api.middleware.door import Door
 from gateway.api.middleware.metering import Metering
 from gateway.api.middleware.page_headers import PageHeaders
 from gateway.api.middleware.request_context import RequestContext
@@ -85,7 +85,7 @@ def create_app(
     errors.install(app)
     app.add_middleware(BodyLimitErrors)
     app.state.sites = Sites(settings.allowed_hosts, settings.cors_origins, settings.host)
-    app.add_middleware(Door, rulebook=Rulebook(routes_of(app)), sites=app.state.sites)
+    app.add_middleware(Authorization, rulebook=Rulebook(routes_of(app)), sites=app.state.sites)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     app.add_middleware(PageHeaders)

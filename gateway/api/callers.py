@@ -1,4 +1,4 @@
-"""Who sent a request: the key in its headers, and the caller whom the door recognised."""
+"""Who sent a request: the key in its headers, and the caller that authorization found."""
 
 import time
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ def shown_key(headers: Headers) -> str | None:
 
 
 def asked_by(scope: Any) -> Caller:
-    """Return who sent the request of an ASGI scope that came through the door."""
+    """Return who sent the request of an ASGI scope that was authorized."""
     caller: Caller = scope["state"]["caller"]
     return caller
 

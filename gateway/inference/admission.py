@@ -15,7 +15,7 @@ from gateway.inference.fair_queue import EVERYBODY, FairQueue, Share
 
 class Admission:
     """
-    A bounded door. `working` of `capacity` are inside, `waiting` of `queue` in front of it.
+    Bounds requests: `working` of `capacity` are worked on, `waiting` of `queue` wait for that.
 
     Attributes:
         coming: Requests that have been read and are about to ask for a place. Counting them lets a

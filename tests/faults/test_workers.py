@@ -352,7 +352,7 @@ async def test_a_stop_under_load_is_an_orderly_end(gateway: GatewayProcess, fold
     assert {what for _, what in callers.heard} <= {
         200,
         503,
-        # A connection that was idle, or not served yet, when the door was closed.
+        # A connection that was idle, or not served yet, when no more were accepted.
         "RemoteProtocolError",
         "ReadError",
     }

@@ -104,7 +104,7 @@ class Ways:
 
 
 class _OpenDoor(HttpMiddleware):
-    """As the door of a gateway without keys."""
+    """As authorization in a gateway without keys."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["caller"] = ANYBODY

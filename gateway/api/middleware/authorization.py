@@ -1,5 +1,5 @@
 """
-The door: who asks, from where, and may they? Before anything of the body is read.
+Authorization: who asks, from where, and may they? Checked before anything of the body is read.
 
 Pure ASGI. It checks what a browser says of the page that asks (`api/sites.py`), finds the request's
 line in the one table (`api/rules.py`) and the caller by the key, and answers by itself what is
@@ -28,7 +28,7 @@ from gateway.errors import GatewayError, NotFound
 from gateway.services import Services
 
 
-class Door(HttpMiddleware):
+class Authorization(HttpMiddleware):
     """Lets nobody through who may not."""
 
     def __init__(self, app: ASGIApp, rulebook: Rulebook, sites: Sites) -> None:
