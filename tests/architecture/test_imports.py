@@ -25,7 +25,6 @@ STILL_LONG = {
     "gateway.rollouts.control.commands",
     "gateway.rollouts.control.controller",
     "gateway.rollouts.state.rollout",
-    "gateway.rollouts.statistics.evaluation",
     "gateway.store.rollouts",
 }
 

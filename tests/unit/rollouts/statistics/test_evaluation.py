@@ -12,10 +12,8 @@ from gateway.rollouts.statistics.evaluation import (
     calibration,
     compare,
     evaluate,
-    mcnemar_exact,
-    tango_interval,
-    wilson_interval,
 )
+from gateway.rollouts.statistics.intervals import mcnemar_exact, tango_interval, wilson_interval
 from gateway.rollouts.statistics.verdict import Outcome
 
 
