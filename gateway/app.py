@@ -18,6 +18,7 @@ from gateway.api.middleware.request_context import RequestContext
 from gateway.api.middleware.tracing import Tracing
 from gateway.api.middleware.worker_answers import WorkerAnswers
 from gateway.api.rest import (
+    audit,
     evaluations,
     health,
     keys,
@@ -77,6 +78,7 @@ def create_app(
         rollouts.router,
         evaluations.router,
         keys.router,
+        audit.router,
         health.router,
     ]
     for router in routers:

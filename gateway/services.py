@@ -30,6 +30,7 @@ from gateway.registry.registry import Registry
 from gateway.rollouts.control.commands import Rollouts
 from gateway.rollouts.control.running import open_rollouts
 from gateway.settings import Settings
+from gateway.store.audit import AuditStore
 from gateway.store.database import Database
 from gateway.store.keys import KeyStore
 from gateway.triton.loads import LoadStates
@@ -67,6 +68,7 @@ class Services:
     keyring: Keyring
     keys: KeyStore
     limits: RateLimits
+    audit: AuditStore
 
     async def ready(self) -> dict[str, Check]:
         """Check that a request would be answered: not stopping, a replica, the database."""
@@ -206,4 +208,5 @@ async def open_services(
             keyring=core.keyring,
             keys=KeyStore(core.database),
             limits=RateLimits(part=1 / settings.workers),
+            audit=AuditStore(core.database),
         )

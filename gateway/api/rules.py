@@ -119,6 +119,7 @@ RULES: Mapping[str, Rule] = {
     "POST /api/v1/keys": _MANAGE,
     "DELETE /api/v1/keys/{key}": _MANAGE,
     "POST /api/v1/keys/{key}/rotate": _MANAGE,
+    "GET /api/v1/audit": _MANAGE,
 }
 """By method and path."""
 

@@ -1,6 +1,7 @@
 """
 The command line. Each module beside this one holds the commands of one subject.
 
+    audit.py     audit
     client.py    how the others reach a gateway
     keys.py      keys create, list, revoke, rotate
     models.py    register, models, versions, load, unload, run, alias, delete
@@ -19,6 +20,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli import models
+from gateway.cli.audit import audit_command
 from gateway.cli.keys import keys_app
 from gateway.cli.metrics import metrics_app
 from gateway.cli.rollouts import rollout_app
@@ -33,6 +35,7 @@ app = typer.Typer(
 for _name in ("register", "models", "versions", "load", "unload", "run", "alias", "delete"):
     app.command(_name)(getattr(models, f"{_name}_command"))
 
+app.command("audit")(audit_command)
 app.add_typer(keys_app, name="keys")
 app.add_typer(metrics_app, name="metrics")
 app.add_typer(rollout_app, name="rollout")

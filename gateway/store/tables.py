@@ -155,7 +155,7 @@ class StateRow(Base):
 
 
 class AuditRow(Base):
-    """One change of state: what, by whom, when, and why."""
+    """One change of state: what, by whom, from where, when, why. Never changed or deleted."""
 
     __tablename__ = "audit"
 
@@ -165,3 +165,5 @@ class AuditRow(Base):
     action: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(128), index=True)
     details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    source: Mapped[str] = mapped_column(String(64), server_default="")
+    request_id: Mapped[str] = mapped_column(String(128), server_default="")

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.errors import VersionConflict
+from gateway.store.audit import ORIGIN
 from gateway.store.database import Database
 from gateway.store.rollout_tables import RolloutRow
 from gateway.store.tables import (
@@ -261,8 +262,17 @@ async def record_change(
     session: AsyncSession, actor: str, action: str, model: str, details: dict[str, Any]
 ) -> None:
     """Write the audit row of a change and raise the generation, in the change's transaction."""
+    origin = ORIGIN.get()
     session.add(
-        AuditRow(at_s=time.time(), actor=actor, action=action, model=model, details=details)
+        AuditRow(
+            at_s=time.time(),
+            actor=actor,
+            action=action,
+            model=model,
+            details=details,
+            source=origin.source,
+            request_id=origin.request_id,
+        )
     )
     await session.execute(
         update(StateRow).where(StateRow.id == 1).values(generation=StateRow.generation + 1)

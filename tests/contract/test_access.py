@@ -385,3 +385,28 @@ def test_pages_carry_security_headers(gate: Gate) -> None:
     answer = gate.call("GET", "/api/v1/list", ADMIN)
     assert answer.headers["x-content-type-options"] == page.headers["x-content-type-options"]
     assert "content-security-policy" not in answer.headers
+
+
+def test_the_audit_log_says_who_did_what_from_where(gate: Gate) -> None:
+    """A change carries the key's name, the address and the request; the log is JSON lines, too."""
+    gate.load()
+    name = os.urandom(8).hex()
+    headers = {"X-API-Key": gate.keys["operator"], "X-Request-ID": name}
+    gate.gateway.client.post(f"/api/v1/unload?name={MINE}", headers=headers)
+    entries = gate.call("GET", "/api/v1/audit", ADMIN, params={"limit": 5}).json()
+    last = entries[-1]
+    assert (last["action"], last["actor"], last["model"]) == ("unload", "key operator", MINE)
+    assert (last["source"], last["request_id"], last["outcome"]) == ("127.0.0.1", name, "done")
+    made = gate.call("GET", "/api/v1/audit", ADMIN, params={"action": "key_create"}).json()
+    assert {entry["actor"] for entry in made} == {"GATEWAY_ADMIN_KEY"}
+    assert not any(key[17:] in json.dumps(made) for key in gate.keys.values())
+    lines = gate.call("GET", "/api/v1/audit", ADMIN, params={"limit": 5, "format": "jsonl"}).text
+    assert [json.loads(line) for line in lines.splitlines()] == entries
+    typed = subprocess.run(
+        [sys.executable, "-m", "gateway", "audit", "--limit", "5", "--json"],
+        env={**os.environ, "GATEWAY_URL": gate.gateway.url, "GATEWAY_KEY": ADMIN},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert typed.stdout.splitlines() == lines.splitlines()

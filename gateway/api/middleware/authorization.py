@@ -22,10 +22,12 @@ from gateway.access_errors import Forbidden, Unauthenticated
 from gateway.api.callers import limit_headers, shown_key
 from gateway.api.errors import gateway_error
 from gateway.api.middleware.shell import HttpMiddleware, before_head
+from gateway.api.request_ids import request_id_of
 from gateway.api.rules import Found, Named, Rule, Rulebook
 from gateway.api.sites import Sites
 from gateway.errors import GatewayError, NotFound
 from gateway.services import Services
+from gateway.store.audit import ORIGIN, Origin
 
 
 class Authorization(HttpMiddleware):
@@ -47,6 +49,8 @@ class Authorization(HttpMiddleware):
                 send = before_head(send, partial(_tell_limits, caller, services.limits))
                 services.limits.take(caller, time.monotonic())
             scope["state"]["caller"] = caller
+            client = scope.get("client")
+            ORIGIN.set(Origin(client[0] if client else "", request_id_of(scope)))
         except GatewayError as error:
             if found is not None:
                 # As the app's router would: what counts and traces looks there.

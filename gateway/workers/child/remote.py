@@ -4,6 +4,7 @@ import asyncio
 
 from gateway.registry.registry import Registry
 from gateway.registry.versions import ModelVersion
+from gateway.store.audit import ORIGIN
 from gateway.triton.replicas import Replica, Served
 from gateway.workers.wire.channel import Channel
 from gateway.workers.wire.messages import (
@@ -43,12 +44,12 @@ class RemoteLifecycle:
 
     async def load(self, name: str, version: int | None = None, *, actor: str) -> ModelVersion:
         """Have the parent load; see `LocalLifecycle.load`."""
-        number = await self._parent.ask(Load(name, version, actor))
+        number = await self._parent.ask(Load(name, version, actor, ORIGIN.get()))
         return (await self._registry.refresh()).model(name).version(number)
 
     async def unload(self, name: str, version: int | None = None, *, actor: str) -> None:
         """Have the parent unload; see `LocalLifecycle.unload`."""
-        await self._parent.ask(Unload(name, version, actor))
+        await self._parent.ask(Unload(name, version, actor, ORIGIN.get()))
         await self._registry.refresh()
 
 

@@ -12,6 +12,7 @@ from gateway.core import Core
 from gateway.errors import StoreUnavailable
 from gateway.peers import AnswerGiven
 from gateway.settings import Settings
+from gateway.store.audit import acting_for
 from gateway.workers.parent.acceptor import Acceptor
 from gateway.workers.parent.pool import WorkerPool
 from gateway.workers.parent.propagation import Propagation
@@ -100,10 +101,12 @@ class WorkerCalls:
 
     async def _load(self, asked: messages.Load) -> int:
         lifecycle = self._control.lifecycle
-        return (await lifecycle.load(asked.model, asked.version, actor=asked.actor)).version
+        with acting_for(asked.origin):
+            return (await lifecycle.load(asked.model, asked.version, actor=asked.actor)).version
 
     async def _unload(self, asked: messages.Unload) -> None:
-        await self._control.lifecycle.unload(asked.model, asked.version, actor=asked.actor)
+        with acting_for(asked.origin):
+            await self._control.lifecycle.unload(asked.model, asked.version, actor=asked.actor)
 
     async def _sync_folder(self, _asked: messages.SyncFolder) -> None:
         if self._control.models_folder is not None:

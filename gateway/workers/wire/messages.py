@@ -12,6 +12,7 @@ from prometheus_client.core import Metric
 
 from gateway.peers import AnswerGiven
 from gateway.settings import Settings
+from gateway.store.audit import NOWHERE, Origin
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.loads import Failure, LoadKey
 from gateway.triton.replicas import Served
@@ -155,6 +156,7 @@ class Load(Call[int]):
     model: str
     version: int | None
     actor: str
+    origin: Origin = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ class Unload(Call[None]):
     model: str
     version: int | None
     actor: str
+    origin: Origin = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)

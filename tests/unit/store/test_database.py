@@ -11,12 +11,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from gateway.errors import StoreUnavailable, VersionConflict
+from gateway.store.audit import ORIGIN, AuditStore, Origin
 from gateway.store.database import Database, open_database
 from gateway.store.tables import Base
 from gateway.store.versions import NewVersion, VersionStore
-from tests.postgres import find_binaries, running_postgres_server
+from tests.postgres import empty, find_binaries, running_postgres_server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -28,10 +30,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     database = await open_database(url)
     yield database
     if request.param == "postgresql":
-        async with database.write() as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                if table.name != "state":
-                    await session.execute(table.delete())
+        await empty(database)
     await database.close()
 
 
@@ -240,3 +239,25 @@ async def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(StoreUnavailable):
             await open_database(f"sqlite:///{tmp_path}/closed/gateway.db")
+
+
+async def test_the_audit_log_is_append_only_and_says_from_where(database: Database) -> None:
+    """A row has its request's origin; to change or delete one is refused by the database itself."""
+    token = ORIGIN.set(Origin("10.0.0.7", "r1"))
+    try:
+        await VersionStore(database).add_version(_version("m"), actor="key ci")
+    finally:
+        ORIGIN.reset(token)
+    await VersionStore(database).set_desired("m", add={1}, actor="gateway")
+    log = AuditStore(database)
+    rows = await log.read(limit=10)
+    told = [(row.action, row.actor, row.source, row.request_id) for row in rows]
+    assert told == [("register", "key ci", "10.0.0.7", "r1"), ("load", "gateway", "", "")]
+    assert [row.action for row in await log.read(limit=1)] == ["load"]
+    assert [row.action for row in await log.read(after=rows[0].id, limit=9)] == ["load"]
+    assert [row.action for row in await log.read(actor="key ci", limit=9)] == ["register"]
+    for change in ("UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"):
+        with pytest.raises((StoreUnavailable, IntegrityError)):
+            async with database.write() as session:
+                await session.execute(text(change))
+    assert len(await log.read(limit=10)) == 2

@@ -11,8 +11,8 @@ from gateway.errors import VersionInUse
 from gateway.store.database import Database, open_database
 from gateway.store.registrations import Claim, RegistrationStore
 from gateway.store.rollout_tables import RolloutRow
-from gateway.store.tables import Base
 from gateway.store.versions import NewVersion, VersionStore
+from tests.postgres import empty
 
 Gateways = tuple[Database, Database]
 
@@ -30,10 +30,7 @@ async def gateways(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
             stack.push_async_callback(opened[-1].close)
         yield opened[0], opened[1]
         if request.param == "postgresql":
-            async with opened[0].write() as session:
-                for table in reversed(Base.metadata.sorted_tables):
-                    if table.name != "state":
-                        await session.execute(table.delete())
+            await empty(opened[0])
 
 
 async def _claim(database: Database, owner: str, source: str) -> Claim:

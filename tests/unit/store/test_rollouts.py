@@ -13,8 +13,8 @@ from gateway.rollouts.state.rollout import Rollout, begin, promote, promoted, re
 from gateway.store.database import Database, open_database
 from gateway.store.feedback import Answered, FeedbackStore
 from gateway.store.rollouts import Change, RolloutStore
-from gateway.store.tables import Base
 from gateway.store.versions import NewVersion, VersionStore
+from tests.postgres import empty
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -31,10 +31,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         )
     yield database
     if request.param == "postgresql":
-        async with database.write() as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                if table.name != "state":
-                    await session.execute(table.delete())
+        await empty(database)
     await database.close()
 
 
