@@ -58,7 +58,7 @@ async def open_core(settings: Settings, plane: ControlPlane) -> AsyncIterator[Co
     async with contextlib.AsyncExitStack() as stack:
         repository = settings.model_repository.resolve()
         repository.mkdir(parents=True, exist_ok=True)
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = await open_database(settings.resolved_database_url)
         stack.push_async_callback(database.close)
         # With a folder of models, the folder is what is served; the repository only holds copies.

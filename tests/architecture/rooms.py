@@ -121,14 +121,14 @@ ROOMS: Mapping[str, Room] = {
     "gateway.server": _room(
         "uvicorn, on our socket and our signals", "allocator api descriptors services"
     ),
-    "gateway.workers.wire": _room("what the parent and a worker say, and how", "triton"),
+    "gateway.workers.wire": _room("what the parent and a worker say, and how", "store triton"),
     "gateway.workers.parent": _room(
         "starts the workers, hands them connections, loads for them",
-        "control_plane core metrics registry triton workers.wire",
+        "control_plane core metrics registry store triton workers.wire",
     ),
     "gateway.workers.child": _room(
         "a worker: a gateway that asks its parent to load",
-        "app control_plane registry server telemetry triton workers.wire",
+        "app control_plane registry server store telemetry triton workers.wire",
     ),
     "gateway.cli": _room(
         "the command line",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.api.rules import RULES, Named
 from gateway.cli.settings_table import settings_table
 
 ROOT = Path(__file__).parents[2]
@@ -40,3 +41,21 @@ def test_targets_of_make_exist(document: Path) -> None:
         re.findall(r"(?:^|`|\s)make ([a-z-]+)(?:`|\s*$)", document.read_text(), re.MULTILINE)
     )
     assert named <= targets
+
+
+def test_every_route_stands_in_the_security_document() -> None:
+    """docs/security.md lists each route with its role, as the table in the code has them."""
+    said = {
+        Named.NO: "–",
+        Named.PATH: "its own",
+        Named.QUERY: "its own",
+        Named.EACH: "shows its own",
+        Named.ALL: "keys for all models only",
+    }
+    wanted = [
+        f"| `{route}` | {rule.who or 'open'} | {said[rule.model]} |"
+        for route, rule in RULES.items()
+    ]
+    text = (ROOT / "docs/security.md").read_text()
+    table = text.partition("<!-- routes -->")[2].partition("<!-- /routes -->")[0]
+    assert table.strip().splitlines()[2:] == wanted, "\n".join(wanted)
