@@ -360,6 +360,23 @@ async def test_a_stop_under_load_is_an_orderly_end(gateway: GatewayProcess, fold
     assert _regions() == set()
 
 
+async def test_a_stop_is_announced_before_connections_are_refused(tmp_path: Path) -> None:
+    """After SIGTERM new connections are answered for a while, by workers that say not ready."""
+    with running_gateway(tmp_path, environment={**_ENVIRONMENT, "DRAIN_DELAY_S": "2"}) as stopping:
+
+        def status(path: str) -> int:
+            return httpx.get(f"{stopping.url}{path}", timeout=30, trust_env=False).status_code
+
+        assert status("/readyz") == 200
+        asked_s = time.monotonic()
+        ended = asyncio.create_task(asyncio.to_thread(stopping.stop, signal.SIGTERM))
+        await eventually(lambda: {status("/readyz") for _ in range(4)} == {503}, within_s=1)
+        while time.monotonic() - asked_s < 1.5:
+            assert await asyncio.to_thread(status, "/livez") == 200
+        assert await ended == 0
+        assert time.monotonic() - asked_s > 2
+
+
 def test_a_worker_that_cannot_start_ends_the_gateway(tmp_path: Path) -> None:
     """It is told which, and is not tried for ever."""
     killing = threading.Event()

@@ -1,8 +1,9 @@
 """
 The parent's life: `gateway serve --workers N`.
 
-It opens what there must be one of and has its workers serve. On SIGTERM it closes in order: it
-accepts no more, then the workers finish what they have admitted and end, then Triton.
+It opens what there must be one of and has its workers serve. On SIGTERM it closes in order: the
+workers are not ready, but go on answering for `drain_delay_s`; then no connection is accepted, the
+workers finish what they have admitted and end, and Triton ends last.
 """
 
 import asyncio
@@ -74,52 +75,64 @@ async def serve_with_workers(
             try:
                 await _until_stop(pool, stop, on_started)
             finally:
-                acceptor.close()
-                await pool.stop(settings.shutdown_grace_s + _EXIT_MARGIN_S)
+                await _end_workers(settings, pool, acceptor, stop)
     except asyncio.CancelledError:
-        if pool.failed.done() and not stop.is_set():
+        if pool.failed.done() and not stop.done():
             raise WorkersFailed(pool.failed.result()) from None
-        if not stop.is_set():
+        if not stop.done():
             raise
     finally:
         await pool.stop(0)
 
 
-def _stop_by_signal(pool: WorkerPool, give_up: Callable[[], None]) -> asyncio.Event:
-    """Return an event that SIGINT and SIGTERM set; the first of them calls `give_up`, too."""
-    stop = asyncio.Event()
+def _stop_by_signal(pool: WorkerPool, give_up: Callable[[], None]) -> asyncio.Future[int]:
+    """Return a future of the first SIGINT or SIGTERM, which calls `give_up`, too."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
 
     def stop_by(number: int) -> None:
         log.info("stopping", signal=signal.Signals(number).name)
-        if stop.is_set():
+        if stop.done():
             # A second signal does not wait for requests.
-            pool.signal(signal.SIGTERM)
+            pool.send_signal(number)
         else:
             give_up()
-        stop.set()
+            stop.set_result(number)
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop_by, number)
     return stop
 
 
-async def _until_stop(
-    pool: WorkerPool, stop: asyncio.Event, on_started: Callable[[], None]
+async def _end_workers(
+    settings: Settings, pool: WorkerPool, acceptor: Acceptor, stop: asyncio.Future[int]
 ) -> None:
-    stopping = asyncio.create_task(stop.wait())
+    """End the workers in order; as long as they take connections, more are accepted."""
+    number = stop.result() if stop.done() else signal.SIGINT
+    delay_s = settings.drain_delay_s if number == signal.SIGTERM else 0.0
+    closing = asyncio.get_running_loop().call_later(delay_s, acceptor.close)
+    try:
+        await pool.stop(delay_s + settings.shutdown_grace_s + _EXIT_MARGIN_S, number)
+    finally:
+        closing.cancel()
+        acceptor.close()
+
+
+async def _until_stop(
+    pool: WorkerPool, stop: asyncio.Future[int], on_started: Callable[[], None]
+) -> None:
     ready = asyncio.create_task(pool.all_ready())
     try:
-        await asyncio.wait([stopping, ready], return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [stop, ready]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
             on_started()
-            either: list[asyncio.Future[Any]] = [stopping, pool.failed]
+            either = [stop, pool.failed]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if pool.failed.done():
                 await pool.all_ready()
     finally:
-        stopping.cancel()
         ready.cancel()
 
 

@@ -125,23 +125,23 @@ class WorkerPool:
         if self.failed.done():
             raise WorkersFailed(self.failed.result())
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal to all of them, and start none again."""
         self._stopping.set()
         for worker in self:
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(number)
 
-    async def stop(self, grace_s: float) -> None:
-        """End them: in order, and what has not ended `grace_s` seconds later by force."""
-        self.signal(signal.SIGTERM)
+    async def stop(self, grace_s: float, number: int = signal.SIGTERM) -> None:
+        """End them by a signal, and what has not ended `grace_s` seconds later by force."""
+        self.send_signal(number)
         waiting = [keeper for keeper in self._keepers if not keeper.done()]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=grace_s)
             if late and grace_s:
                 log.warning("workers_killed", reason="did not end in time", grace_s=grace_s)
             if late:
-                self.signal(signal.SIGKILL)
+                self.send_signal(signal.SIGKILL)
                 await asyncio.wait(late)
 
     async def _keep(self, number: int) -> None:
