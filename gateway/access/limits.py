@@ -8,14 +8,13 @@ Source: draft-ietf-httpapi-ratelimit-headers-10, for what is told of a bucket.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.access.callers import Caller
 from gateway.access_errors import RateLimited
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(NamedTuple):
     """
     What is left after a request.
 
@@ -33,11 +32,18 @@ class Allowance:
 
 
 class _Bucket:
-    __slots__ = ("at_s", "tokens")
+    __slots__ = ("at_s", "quota", "rate_per_s", "tokens")
 
-    def __init__(self, tokens: float, at_s: float) -> None:
-        self.tokens = tokens
+    def __init__(self, rate_per_s: float, at_s: float) -> None:
+        self.rate_per_s = rate_per_s
+        self.quota = max(1, math.ceil(rate_per_s))
+        self.tokens: float = self.quota
         self.at_s = at_s
+
+    def refill(self, now_s: float) -> None:
+        tokens = self.tokens + (now_s - self.at_s) * self.rate_per_s
+        self.tokens = min(self.quota, tokens)
+        self.at_s = now_s
 
 
 class RateLimits:
@@ -59,20 +65,14 @@ class RateLimits:
 
     def look(self, caller: Caller, now_s: float) -> Allowance | None:
         """Tell what a caller has left; None for one without a rate. `now_s` never goes back."""
-        if caller.limits.rate_per_s is None:
-            return None
-        rate_per_s = caller.limits.rate_per_s * self._part
-        quota = max(1, math.ceil(rate_per_s))
-        bucket = self._buckets.get(caller.id)
+        bucket = self._refilled(caller, now_s)
         if bucket is None:
-            bucket = self._buckets[caller.id] = _Bucket(quota, now_s)
-        bucket.tokens = min(quota, bucket.tokens + (now_s - bucket.at_s) * rate_per_s)
-        bucket.at_s = now_s
+            return None
         return Allowance(
-            quota=quota,
-            window_s=math.ceil(quota / rate_per_s),
+            quota=bucket.quota,
+            window_s=math.ceil(bucket.quota / bucket.rate_per_s),
             remaining=int(bucket.tokens),
-            reset_s=math.ceil((quota - bucket.tokens) / rate_per_s),
+            reset_s=math.ceil((bucket.quota - bucket.tokens) / bucket.rate_per_s),
         )
 
     def take(self, caller: Caller, now_s: float) -> None:
@@ -82,14 +82,23 @@ class RateLimits:
         Raises:
             RateLimited: There is none; it says how long until there is one.
         """
-        if self.look(caller, now_s) is None:
+        bucket = self._refilled(caller, now_s)
+        if bucket is None:
             return
-        assert caller.limits.rate_per_s is not None
-        bucket = self._buckets[caller.id]
         if bucket.tokens < 1.0:
-            missing_s = (1.0 - bucket.tokens) / (caller.limits.rate_per_s * self._part)
             raise RateLimited(
                 f"The key's limit of {caller.limits.rate_per_s:g} requests per second is reached.",
-                retry_after_s=missing_s,
+                retry_after_s=(1.0 - bucket.tokens) / bucket.rate_per_s,
             )
         bucket.tokens -= 1.0
+
+    def _refilled(self, caller: Caller, now_s: float) -> _Bucket | None:
+        rate_per_s = caller.limits.rate_per_s
+        if rate_per_s is None:
+            return None
+        bucket = self._buckets.get(caller.id)
+        if bucket is None:
+            bucket = self._buckets[caller.id] = _Bucket(rate_per_s * self._part, now_s)
+        else:
+            bucket.refill(now_s)
+        return bucket

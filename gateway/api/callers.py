@@ -46,9 +46,10 @@ def limit_headers(caller: Caller, limits: RateLimits) -> list[tuple[bytes, bytes
     left = limits.look(caller, time.monotonic())
     if left is None:
         return []
-    policy = f'"requests";q={left.quota};w={left.window_s}'
-    now = f'"requests";r={left.remaining};t={left.reset_s}'
-    return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", now.encode())]
+    return [
+        (b"ratelimit-policy", b'"requests";q=%d;w=%d' % (left.quota, left.window_s)),
+        (b"ratelimit", b'"requests";r=%d;t=%d' % (left.remaining, left.reset_s)),
+    ]
 
 
 async def _caller(request: Request) -> Caller:
