@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -33,6 +34,7 @@ from gateway.settings import Settings
 from gateway.store.audit import AuditStore
 from gateway.store.database import Database
 from gateway.store.keys import KeyStore
+from gateway.triton.computing import computed
 from gateway.triton.loads import LoadStates
 from gateway.triton.replicas import ReplicaSet
 
@@ -181,7 +183,12 @@ async def open_services(
             timeout_s=settings.request_timeout_s,
         )
         await stack.enter_async_context(
-            rollouts.running(answers.ask_challenger, runner.ask_version)
+            rollouts.running(
+                answers.ask_copy,
+                runner.ask_version,
+                read=partial(computed, control.replicas),
+                busy=admission.uses_the_machine_up,
+            )
         )
         counts = Counts(
             flush=metrics.writer.try_flush,

@@ -260,6 +260,12 @@ class Settings(ConnectionSettings):
     feedback_window_s: float = Field(
         7 * 86400, gt=0, description="How long an answer of a rollout waits for its feedback."
     )
+    feedback_answers: int = Field(
+        500_000,
+        gt=0,
+        description="Answers of rollouts that wait for feedback in the database, the newest; about "
+        "160 bytes each.",
+    )
     rollout_poll_s: float = Field(
         0.5, gt=0, description="How often the controller of rollouts looks whether a check is due."
     )

@@ -110,9 +110,11 @@ PICTURES = tuple(
 )
 
 
-def load(url: str, model: str, *, clients: int = 4, keys: bool = False) -> Load:
+def load(
+    url: str, model: str, *, clients: int = 4, keys: bool = False, feedback: float = 0.0
+) -> Load:
     """Ask for the colours from several clients for the length of a block."""
-    return Load(url, model, PICTURES, clients=clients, keys=keys)
+    return Load(url, model, PICTURES, clients=clients, keys=keys, feedback=feedback)
 
 
 EASY: dict[str, Any] = {

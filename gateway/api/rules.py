@@ -105,6 +105,7 @@ RULES: Mapping[str, Rule] = {
             ("POST", "/rollback"),
             ("POST", "/pause"),
             ("POST", "/resume"),
+            ("POST", "/skip-step"),
             ("GET", "/verdicts"),
             ("GET", "/samples"),
             ("GET", "/samples/{digest}/image"),

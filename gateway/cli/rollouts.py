@@ -1,4 +1,4 @@
-"""`gateway rollout`: begin, list, watch, promote, roll back, pause, resume, history, samples."""
+"""`gateway rollout`: create, list, watch, promote, roll back, pause, resume, skip-step, history."""
 
 import contextlib
 import json
@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +21,7 @@ from gateway.cli.client import (
     gateway_at,
     show_json,
 )
+from gateway.cli.rollout_picture import coloured, picture
 
 rollout_app = typer.Typer(
     no_args_is_help=True, help="Replace champions on evidence.", rich_markup_mode=None
@@ -32,12 +31,7 @@ Model = Annotated[str, typer.Argument(help="The model's name.")]
 RolloutId = Annotated[str, typer.Argument(help="The rollout's id, or a model: its newest one.")]
 
 _ENDED = {"Succeeded", "Failed"}
-_COLOURS = {
-    "Successful": "green",
-    "Succeeded": "green",
-    "Failed": "red",
-    "Waiting": "yellow",
-}
+_EXIT_CODES = {"Failed": 2, "Waiting": 3}
 
 
 @rollout_app.command("create")
@@ -81,33 +75,42 @@ def create_command(
 def watch_command(
     rollout: RolloutId,
     every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    waiting: Annotated[
+        bool, typer.Option("--through-waiting", help="Go on while it waits.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for each change.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Draw weight, samples and verdicts until it ends; exit code 2 if it failed."""
+    """
+    Draw weight, samples and verdicts until it ends or waits.
+
+    Exit code 2: it failed. 3: it waits, for evidence (and then goes on by itself) or for a human.
+    """
     phase, revision = "", None
     with gateway_at(url, key) as gateway, contextlib.ExitStack() as stack:
         # Opened at the first look, so that a rollout that is not there leaves nothing drawn.
         live: Live | None = None
-        for state in _looks(gateway, _find(gateway, rollout), every_s):
+        for state in _looks(gateway, _find(gateway, rollout), every_s, waiting=waiting):
             phase = state["phase"]
             if as_json and state["revision"] != revision:
                 typer.echo(json.dumps(state))
             elif not as_json:
                 live = live or stack.enter_context(Live(console=console(), auto_refresh=False))
-                live.update(_picture(state), refresh=True)
+                live.update(picture(state), refresh=True)
             revision = state["revision"]
-    if phase == "Failed":
-        raise typer.Exit(2)
+    if phase in _EXIT_CODES:
+        raise typer.Exit(_EXIT_CODES[phase])
 
 
-def _looks(gateway: GatewayClient, rollout: str, every_s: float) -> Iterator[dict[str, Any]]:
-    """Look at a rollout until it has ended, which is the last look."""
+def _looks(
+    gateway: GatewayClient, rollout: str, every_s: float, *, waiting: bool
+) -> Iterator[dict[str, Any]]:
+    """Look at a rollout until it has ended, or waits, which is the last look."""
     while True:
         state: dict[str, Any] = gateway.call("GET", f"/api/v1/rollouts/{rollout}")
         yield state
-        if state["phase"] in _ENDED:
+        if state["phase"] in _ENDED or (state["phase"] == "Waiting" and not waiting):
             return
         time.sleep(every_s)
 
@@ -146,6 +149,14 @@ def resume_command(
 ) -> None:
     """Go on after a pause or a wait."""
     _command("resume", rollout, url, key, as_json=as_json)
+
+
+@rollout_app.command("skip-step")
+def skip_step_command(
+    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+) -> None:
+    """Go to the next step now, whatever the evidence."""
+    _command("skip-step", rollout, url, key, as_json=as_json)
 
 
 @rollout_app.command("samples")
@@ -203,7 +214,7 @@ def _list(rollouts: list[dict[str, Any]], *, as_json: bool) -> None:
             each["id"],
             each["model"],
             f"{each['champion']} → {each['challenger']}",
-            _coloured(each["phase"]),
+            coloured(each["phase"]),
             f"{each['weight']:g}",
             each["created_at"][:19],
             each["reason"],
@@ -237,50 +248,9 @@ def _tell(rollout: dict[str, Any], *, as_json: bool) -> None:
     console().print(
         Text.assemble(
             f"Rollout {rollout['id']} of {rollout['model']}, version {rollout['challenger']}: ",
-            _coloured(rollout["phase"]),
+            coloured(rollout["phase"]),
             f", weight {rollout['weight']:g}. {rollout['reason']}",
         )
     )
     for warning in rollout["warnings"]:
         console().print(Text(f"Warning: {warning}", style="yellow"))
-
-
-def _picture(state: dict[str, Any]) -> Group:
-    paused = " (paused)" if state["paused"] else ""
-    share = "mirrored" if state["strategy"] == "shadow" else "weight"
-    value = state["mirror_share"] if share == "mirrored" else state["weight"]
-    head = Text.assemble(
-        (f"{state['model']}  {state['champion']} → {state['challenger']}  ", "bold"),
-        _coloured(state["phase"]),
-        f"{paused}  {state['strategy']} step {state['step'] + 1}  {share} {value:g} %",
-    )
-    table = Table("metric", "champion", "challenger", "tolerated", "samples", "verdict")
-    verdict = state["verdicts"][-1] if state["verdicts"] else None
-    for metric in verdict["metrics"] if verdict else []:
-        table.add_row(
-            metric["metric"],
-            _number(metric["champion"]),
-            _number(metric["challenger"]),
-            _number(metric["tolerated"]),
-            f"{metric['challenger_samples']:,}",
-            _coloured(metric["outcome"]),
-        )
-    last = verdict["sentence"] if verdict else "No check yet."
-    dropped = state["shadow_dropped"]
-    return Group(
-        head,
-        ProgressBar(total=100, completed=value, width=60),
-        table,
-        Text(last),
-        Text(state["reason"], style="dim"),
-        *(Text(warning, style="yellow") for warning in state["warnings"]),
-        Text(f"{dropped:,} copies dropped" if dropped else ""),
-    )
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
-
-
-def _coloured(word: str) -> Text:
-    return Text(word, style=_COLOURS.get(word, "default"))

@@ -12,6 +12,9 @@ from types import TracebackType
 from gateway.errors import Draining, GatewayError, Overloaded
 from gateway.inference.fair_queue import EVERYBODY, FairQueue, Share
 
+# As `max_concurrent_runs` has it by default.
+_PLACES_FOR_EACH_CORE = 8
+
 
 class Admission:
     """
@@ -45,6 +48,10 @@ class Admission:
         if self.working + self.waiting + self.coming < self.capacity + self.queue:
             return None
         return None if self._waiters.can_make_room(share) else self._overloaded()
+
+    def uses_the_machine_up(self) -> bool:
+        """Whether so much is under way that whatever else is done makes callers wait."""
+        return self.working + self.waiting >= max(2, self.capacity // _PLACES_FOR_EACH_CORE)
 
     def admit(self, share: Share = EVERYBODY) -> "_Place":
         """

@@ -58,27 +58,40 @@ class RolloutAnswers:
             async with asyncio.timeout(self._challenger_timeout_s):
                 prediction = await self._ask(request.to(challenger))
         except (GatewayError, TritonNotReady, TimeoutError):
-            prediction = await self._ask(request)
-            # The champion took the request: the challenger is at fault, not the caller.
-            self._trials.observe(trial, Outcome(request.request_id, request.encoded))
-        else:
-            self._trials.observe(trial, _outcome(request, prediction))
+            return await self._by_fallback(trial, request)
+        self._trials.observe(trial, _outcome(request, prediction))
         return prediction
 
-    async def ask_challenger(self, copy: Copy) -> Reply:
+    async def _by_fallback(self, trial: Trial, request: ImageRequest) -> Prediction:
+        """Answer by the champion what the challenger failed on."""
+        try:
+            prediction = await self._ask(request)
+        except RequestError:
+            # The caller is at fault, not the challenger.
+            raise
+        except (GatewayError, TritonNotReady):
+            failed = Outcome(request.request_id, request.encoded, shared=True)
+            self._trials.observe(trial, failed)
+            raise
+        category = int(prediction.category)
+        failed = Outcome(request.request_id, request.encoded, fallback=category)
+        self._trials.observe(trial, failed)
+        return prediction
+
+    async def ask_copy(self, copy: Copy, version: int) -> Reply:
         """
-        Send a copy of an answered request to the challenger of its rollout.
+        Send a copy of an answered request to one of the two versions of its rollout.
 
         Raises:
-            GatewayError: The challenger did not answer with finite scores.
+            GatewayError: The version did not answer with finite scores.
         """
         trial = copy.trial
         versions = self._catalog().model(trial.model).versions
-        champion, challenger = versions.get(trial.champion), versions.get(trial.challenger)
-        if challenger is None:
+        champion, asked = versions.get(trial.champion), versions.get(version)
+        if asked is None:
             raise ModelNotLoaded(trial.model)
-        request, given = ImageRequest(challenger, copy.encoded, copy.request_id), None
-        if isinstance(copy.tensor, InputTensor) and champion and _same_input(champion, challenger):
+        request, given = ImageRequest(asked, copy.encoded, copy.request_id), None
+        if isinstance(copy.tensor, InputTensor) and champion and _same_input(champion, asked):
             given = copy.tensor
         near = None if given is None else given.region
         try:
@@ -88,7 +101,7 @@ class RolloutAnswers:
                 else:
                     prediction = await infer(request, lease, given)
         except TritonNotReady as error:
-            raise error_of(error, challenger) from error
+            raise error_of(error, asked) from error
         return Reply(prediction.scores, request.stages.infer_s)
 
     async def _ask(self, request: ImageRequest) -> Prediction:

@@ -26,7 +26,7 @@ from gateway.inference.request import ImageRequest, Prediction
 from gateway.inference.rollout import RolloutAnswers
 from gateway.inference.triton_errors import error_of
 from gateway.registry.versions import ModelVersion
-from gateway.rollouts.live.trials import Trials
+from gateway.rollouts.live.trials import Outcome, Trials
 from gateway.telemetry.observation import Observation
 from gateway.triton.errors import TritonNotDecoded, TritonNotReady
 from gateway.triton.replicas import ReplicaSet
@@ -76,7 +76,7 @@ class Runner:
             encoded: The image file's bytes.
             version, alias: What the caller pinned, if anything.
             request_id: Travels along into Triton.
-            key: Who calls; during a canary the same key stays with one version.
+            key: Names the caller, if it named itself: it stays with one version of a canary.
             share: What the caller may have of the places.
             seen: Takes note of the version and of the stages, also of a run that fails.
 
@@ -90,9 +90,7 @@ class Runner:
         request = ImageRequest(chosen, encoded, request_id)
         trial = None
         if version is None and alias is None:
-            trial = self._trials.trial(
-                name, chosen.version, key=key or request_id, request_id=request_id
-            )
+            trial = self._trials.trial(name, chosen.version, key=key)
         if seen is not None:
             seen.version = chosen.version
         try:
@@ -109,6 +107,8 @@ class Runner:
             self._choice.choose(name, version, alias)
             raise error_of(error, chosen) from error
         except TimeoutError:
+            if trial is not None and request.stages.queue_s:
+                self._trials.observe(trial, Outcome(request_id, encoded))
             raise DeadlineExceeded(f"No answer within {self._timeout_s:g} s.") from None
         finally:
             if seen is not None:

@@ -5,6 +5,7 @@ The tables of rollouts. They refer to no version: the history of a rollout outli
          │  ├──< observations    counts by step and gateway, which add up
          │  ├──< answered        requests of a rollout, waiting for feedback
          │  └──< disagreements   samples of requests that two versions answered differently
+    judged                       requests that feedback was given on
     leases                       who may run what only one gateway may run
     accuracy                     feedback by version, whether or not a rollout was under way
     evaluation_sets              the labelled images of a model, by digest
@@ -63,6 +64,8 @@ class VerdictRow(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     rollout: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), index=True)
     at_s: Mapped[float] = mapped_column(Float)
+    # Which check of the rollout, from 1; 0 for those of releases that did not number them.
+    number: Mapped[int] = mapped_column(Integer, server_default="0")
     outcome: Mapped[str] = mapped_column(String(16))
     verdict: Mapped[dict[str, Any]] = mapped_column(JSON)
 
@@ -82,7 +85,7 @@ class ObservationRow(Base):
 
 
 class AnsweredRow(Base):
-    """A request of a rollout that was answered; feedback is taken once."""
+    """A request of a rollout that was answered, and may get feedback."""
 
     __tablename__ = "answered"
 
@@ -96,7 +99,17 @@ class AnsweredRow(Base):
     # In shadow, what the challenger said to the same request.
     challenger_category: Mapped[int | None] = mapped_column(Integer)
     at_s: Mapped[float] = mapped_column(Float, index=True)
-    labelled: Mapped[bool] = mapped_column(Boolean)
+    # Who asked, if the caller named itself: a hash.
+    caller: Mapped[str | None] = mapped_column(String(16))
+
+
+class JudgedRow(Base):
+    """A request that feedback was given on: it counts once, whoever answered under its id."""
+
+    __tablename__ = "judged"
+
+    request_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    at_s: Mapped[float] = mapped_column(Float, index=True)
 
 
 class DisagreementRow(Base):
@@ -133,6 +146,8 @@ class AccuracyRow(Base):
     version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     labelled: Mapped[int] = mapped_column(BigInteger)
     wrong: Mapped[int] = mapped_column(BigInteger)
+    # When the last of it came, Unix seconds; None for feedback of releases that did not note it.
+    last_at_s: Mapped[float | None] = mapped_column(Float)
 
 
 class EvaluationSetRow(Base):

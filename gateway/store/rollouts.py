@@ -12,19 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.errors import RolloutInProgress, VersionNotFound
 from gateway.store.database import Database
-from gateway.store.rollout_tables import (
-    DisagreementRow,
-    LeaseRow,
-    ObservationRow,
-    RolloutRow,
-    VerdictRow,
-)
+from gateway.store.rollout_evidence import add_verdict
+from gateway.store.rollout_tables import RolloutRow
 from gateway.store.tables import AliasRow, VersionRow
 from gateway.store.versions import point_alias, record_change
 
@@ -54,27 +49,6 @@ class Change:
     action: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     verdict: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """
-    A request that champion and challenger answered differently.
-
-    Attributes:
-        request_id: The request.
-        at_s: When, Unix seconds.
-        image_digest: Of the image's file, "sha256:…".
-        image_kept: Whether the image itself is stored.
-        champion, challenger: Category and largest scores of each.
-    """
-
-    request_id: str
-    at_s: float
-    image_digest: str
-    image_kept: bool
-    champion: Mapping[str, Any]
-    challenger: Mapping[str, Any]
 
 
 class RolloutStore:
@@ -170,13 +144,27 @@ class RolloutStore:
                 update(RolloutRow).where(RolloutRow.id == rollout).values(loaded_challenger=False)
             )
 
-    async def history(self, model: str | None = None, *, limit: int = 100) -> Sequence[RolloutRow]:
-        """Read rollouts of one model or all, the newest first."""
+    async def history(
+        self, model: str | None = None, *, limit: int = 100, before: str | None = None
+    ) -> Sequence[RolloutRow]:
+        """
+        Read rollouts of one model or all, the newest first.
+
+        Args:
+            model: Only this model's.
+            limit: At most so many.
+            before: A rollout; only those that follow it in the list. An unknown one: all.
+        """
         async with self._database.read() as session:
-            query = select(RolloutRow).order_by(RolloutRow.created_at_s.desc()).limit(limit)
+            place = tuple_(RolloutRow.created_at_s, RolloutRow.id)
+            query = select(RolloutRow).order_by(
+                RolloutRow.created_at_s.desc(), RolloutRow.id.desc()
+            )
             if model is not None:
                 query = query.where(RolloutRow.model == model)
-            return (await session.scalars(query)).all()
+            if before is not None and (last := await session.get(RolloutRow, before)) is not None:
+                query = query.where(place < (last.created_at_s, last.id))
+            return (await session.scalars(query.limit(limit))).all()
 
     async def count_by_phase(self) -> dict[tuple[str, str], int]:
         """Count all rollouts there ever were, by (model, phase)."""
@@ -184,6 +172,19 @@ class RolloutStore:
             query = select(RolloutRow.model, RolloutRow.phase, func.count())
             found = await session.execute(query.group_by(RolloutRow.model, RolloutRow.phase))
             return {(model, phase): count for model, phase, count in found}
+
+    async def end_unreadable(self, rollout: str, *, reason: str, actor: str) -> None:
+        """End a rollout whose stored state cannot be read; the champion has the traffic."""
+        async with self._database.write() as session:
+            row = await session.get(RolloutRow, rollout, with_for_update=True)
+            if row is None or row.live_model is None:
+                return
+            row.phase, row.finished_at_s = "Failed", time.time()
+            row.revision += 1
+            row.state = {**row.state, "phase": "Failed", "reason": reason}
+            details = {"rollout": row.id, "reason": reason}
+            await _free(session, row)
+            await record_change(session, actor, "rollout_unreadable", row.model, details)
 
     async def save(self, change: Change) -> bool:
         """Store the next state; False, and nothing is changed, if somebody was faster."""
@@ -230,98 +231,6 @@ class RolloutStore:
         async with self._database.write() as session:
             await record_change(session, actor, action, model, {"rollout": rollout, **details})
 
-    async def verdicts(self, rollout: str, *, limit: int) -> list[dict[str, Any]]:
-        """Read the newest verdicts of a rollout, the oldest of them first."""
-        async with self._database.read() as session:
-            query = select(VerdictRow.verdict).where(VerdictRow.rollout == rollout)
-            newest = (
-                await session.scalars(query.order_by(VerdictRow.id.desc()).limit(limit))
-            ).all()
-            return list(reversed(newest))
-
-    async def observations(
-        self, rollout: str, stage: int, step: int
-    ) -> Sequence[tuple[dict[str, Any], int]]:
-        """Read the counts of a step, one document for each gateway, and how much was dropped."""
-        async with self._database.read() as session:
-            query = select(ObservationRow.counts, ObservationRow.dropped).where(
-                ObservationRow.rollout == rollout,
-                ObservationRow.stage == stage,
-                ObservationRow.step == step,
-            )
-            return [(counts, dropped) for counts, dropped in await session.execute(query)]
-
-    async def put_observations(
-        self,
-        gateway: str,
-        counts: Mapping[tuple[str, int, int], tuple[Mapping[str, Any], int]],
-        disagreements: Sequence[Mapping[str, Any]],
-    ) -> None:
-        """
-        Store what a gateway has counted since it started, by rollout, stage and step, in place of
-        what it stored before; and new samples of disagreement.
-        """
-        async with self._database.write() as session:
-            for (rollout, stage, step), (document, dropped) in counts.items():
-                await session.merge(
-                    ObservationRow(
-                        rollout=rollout,
-                        stage=stage,
-                        step=step,
-                        gateway=gateway,
-                        counts=dict(document),
-                        dropped=dropped,
-                    )
-                )
-            session.add_all(DisagreementRow(**sample) for sample in disagreements)
-
-    async def samples(self, rollout: str, *, limit: int) -> Sequence[Sample]:
-        """Read samples of requests that the two versions answered differently, the newest first."""
-        async with self._database.read() as session:
-            # Not the images: each may have megabytes.
-            query = select(
-                DisagreementRow.request_id,
-                DisagreementRow.at_s,
-                DisagreementRow.image_digest,
-                DisagreementRow.image.is_not(None),
-                DisagreementRow.champion,
-                DisagreementRow.challenger,
-            ).where(DisagreementRow.rollout == rollout)
-            query = query.order_by(DisagreementRow.id.desc()).limit(limit)
-            return [Sample(*row) for row in await session.execute(query)]
-
-    async def sample_image(self, rollout: str, digest: str) -> bytes | None:
-        """Read the image of a sample; None if there is none, or if it was not kept."""
-        async with self._database.read() as session:
-            query = select(DisagreementRow.image).where(
-                DisagreementRow.rollout == rollout,
-                DisagreementRow.image_digest == digest,
-                DisagreementRow.image.is_not(None),
-            )
-            return (await session.scalars(query.limit(1))).first()
-
-    async def hold_lease(self, name: str, owner: str, *, now_s: float, for_s: float) -> bool:
-        """Take or extend a lease that is free, run out or one's own; False if it is another's."""
-        try:
-            async with self._database.write() as session:
-                row = await session.get(LeaseRow, name, with_for_update=True)
-                if row is None:
-                    session.add(LeaseRow(name=name, owner=owner, until_s=now_s + for_s))
-                    return True
-                if row.owner != owner and row.until_s > now_s:
-                    return False
-                row.owner, row.until_s = owner, now_s + for_s
-                return True
-        except IntegrityError:
-            return False
-
-    async def release_lease(self, name: str, owner: str) -> None:
-        """Give a lease back, if it is the owner's."""
-        async with self._database.write() as session:
-            await session.execute(
-                delete(LeaseRow).where(LeaseRow.name == name, LeaseRow.owner == owner)
-            )
-
 
 async def _save(session: AsyncSession, change: Change) -> RolloutRow | None:
     row = await session.get(RolloutRow, change.rollout, with_for_update=True)
@@ -331,24 +240,22 @@ async def _save(session: AsyncSession, change: Change) -> RolloutRow | None:
     row.state, row.revision, row.phase = state, state["revision"], state["phase"]
     row.finished_at_s = state["finished_at_s"]
     if change.verdict is not None:
-        session.add(
-            VerdictRow(
-                rollout=row.id,
-                at_s=change.verdict["at_s"],
-                outcome=change.verdict["outcome"],
-                verdict=dict(change.verdict),
-            )
-        )
+        await add_verdict(session, row.id, change.verdict)
     if row.phase not in _LIVE and row.live_model is not None:
-        row.live_model = None
-        await session.execute(
-            delete(AliasRow).where(
-                AliasRow.model == row.model,
-                AliasRow.alias == _CHALLENGER,
-                AliasRow.version == row.challenger,
-            )
-        )
+        await _free(session, row)
     if change.action:
         details = {"rollout": row.id, **change.details, "at_s": time.time()}
         await record_change(session, change.actor, change.action, row.model, details)
     return row
+
+
+async def _free(session: AsyncSession, row: RolloutRow) -> None:
+    """Let go of what a live rollout holds: its model, and the alias of its challenger."""
+    row.live_model = None
+    await session.execute(
+        delete(AliasRow).where(
+            AliasRow.model == row.model,
+            AliasRow.alias == _CHALLENGER,
+            AliasRow.version == row.challenger,
+        )
+    )

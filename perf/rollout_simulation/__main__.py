@@ -17,26 +17,38 @@ writes perf/results/rollout_simulation.json and, between the markers, the tables
 import argparse
 import json
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from perf.rollout_simulation.callers import simulate_callers
 from perf.rollout_simulation.flagger import flagger
 from perf.rollout_simulation.planning import sample_sizes
 from perf.rollout_simulation.rollouts import PLANS, simulate
 from perf.rollout_simulation.tables import tables, write_into
 from perf.rollout_simulation.worlds import (
     BETTER,
+    BETTER_5,
+    BETTER_10,
+    CHURNED,
+    DAY_S,
     EDGE,
     EQUAL,
     FAILING,
     FLIPPED,
     INCIDENTS,
+    LOSES,
+    OUTAGE,
     QUIET,
     SAME,
     SLOW,
+    SLOW_30,
     WORLDS,
     WORSE,
+    WORSE_2,
+    World,
 )
 
 _RESULTS = Path(__file__).parents[1] / "results" / "rollout_simulation.json"
@@ -44,43 +56,79 @@ HELD = (("half", SAME), ("half", INCIDENTS), ("chain", EDGE), ("half", EDGE))
 FLAGGER_WORLDS = (SAME, INCIDENTS, QUIET, BETTER, WORSE, SLOW, FAILING, FLIPPED)
 
 
-def run(runs: int) -> dict[str, Any]:
+def _labels(world: World, text: str, **changes: Any) -> World:
+    return replace(world, name=f"{world.name}; {text}", **changes)
+
+
+HOUR = {"expected": True, "delay_s": 3600.0, "check_s": 30.0, "days": 2.0}
+DAY = {"expected": True, "delay_s": DAY_S, "check_s": 300.0, "days": 4.0}
+LABELS = (
+    _labels(SAME, "no labels", feedback=0.0),
+    _labels(FLIPPED, "no labels", feedback=0.0),
+    CHURNED,
+    BETTER_5,
+    BETTER_10,
+    _labels(WORSE, "5 % labelled", feedback=0.05),
+    _labels(WORSE_2, "5 % labelled", feedback=0.05),
+    WORSE_2,
+    _labels(WORSE, "labels an hour late", **HOUR),
+    _labels(BETTER, "labels an hour late", **HOUR),
+    _labels(WORSE, "labels a day late", **DAY),
+    _labels(BETTER, "labels a day late", **DAY),
+    _labels(WORSE, "half of the complaints", expected=True, complaints=True, feedback=0.5),
+    LOSES,
+)
+TRAFFIC = (SLOW_30, replace(OUTAGE, feedback=0.0), replace(INCIDENTS, feedback=0.0))
+CALLERS = (30, 300, 3000)
+
+
+def run(runs: int, processes: int) -> dict[str, Any]:
     """Every table."""
-    started = time.process_time()
-    rollouts = [
-        simulate(world, PLANS["chain"], runs=runs, seed=10 + i) for i, world in enumerate(WORLDS)
-    ]
-    bad = (WORSE, SLOW, FAILING, FLIPPED)
-    rollouts += [
-        simulate(world, PLANS["canary"], runs=runs, seed=30 + i) for i, world in enumerate(bad)
-    ]
-    tested = (EQUAL, BETTER, WORSE)
-    rollouts += [
-        simulate(world, PLANS["ab"], runs=runs, seed=40 + i) for i, world in enumerate(tested)
-    ]
-    rollouts.append(simulate(QUIET, PLANS["canary"], runs=runs, seed=50))
-    held = [
-        simulate(replace(world, requests_per_s=2.0), PLANS[plan], runs=runs, seed=60 + i, held=True)
-        for i, (plan, world) in enumerate(HELD)
-    ]
-    plain = [
-        flagger(world, runs=runs, seed=80, relative=relative, threshold=threshold, held=False)
-        for world in FLAGGER_WORLDS
-        for relative in (False, True)
-        for threshold in (1, 5)
-    ]
-    plain += [
-        flagger(world, runs=runs, seed=90, relative=relative, threshold=5, held=True)
-        for world in (SAME, INCIDENTS)
-        for relative in (False, True)
-    ]
+    began_s = time.monotonic()
+    chain = (*WORLDS, *LABELS, *TRAFFIC)
+    canary = (_labels(SAME, "no labels", feedback=0.0), SLOW, FAILING, WORSE, QUIET)
+    works = {
+        "rollouts": [
+            *(partial(simulate, w, PLANS["chain"], seed=10 + i) for i, w in enumerate(chain)),
+            *(partial(simulate, w, PLANS["canary"], seed=40 + i) for i, w in enumerate(canary)),
+            *(
+                partial(simulate, w, PLANS["ab"], seed=50 + i)
+                for i, w in enumerate((EQUAL, BETTER, WORSE))
+            ),
+        ],
+        "held_for_a_day": [
+            partial(simulate, replace(w, requests_per_s=2.0), PLANS[plan], seed=60 + i, held=True)
+            for i, (plan, w) in enumerate(HELD)
+        ],
+        "callers": [
+            partial(simulate_callers, number, seed=70 + number, each_counts=each)
+            for number in CALLERS
+            for each in (False, True)
+        ],
+        "flagger": [
+            *(
+                partial(flagger, w, seed=80, relative=relative, threshold=threshold, held=False)
+                for w in FLAGGER_WORLDS
+                for relative in (False, True)
+                for threshold in (1, 5)
+            ),
+            *(
+                partial(flagger, w, seed=90, relative=relative, threshold=5, held=True)
+                for w in (SAME, INCIDENTS)
+                for relative in (False, True)
+            ),
+        ],
+    }
+    with ProcessPoolExecutor(processes) as pool:
+        pending = {
+            name: [pool.submit(work, runs=runs) for work in parts] for name, parts in works.items()
+        }
+        found = {name: [each.result() for each in parts] for name, parts in pending.items()}
     return {
         "runs": runs,
-        "cpu_seconds": round(time.process_time() - started, 1),
+        "seconds": round(time.monotonic() - began_s, 1),
         "sample_sizes": sample_sizes(),
-        "rollouts": rollouts,
-        "held_for_a_day": held,
-        "flagger": plain,
+        **found,
     }
 
 
@@ -88,18 +136,15 @@ def main() -> None:
     """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--docs", type=Path)
-    parser.add_argument(
-        "--json",
-        type=Path,
-        default=Path(__file__).parents[1] / "results" / "rollout_simulation.json",
-    )
+    parser.add_argument("--json", type=Path, default=_RESULTS)
     arguments = parser.parse_args()
-    result = run(arguments.runs)
-    parts = tables(result)
-    print("\n\n".join(parts.values()), f"\n\n{result['cpu_seconds']} s of CPU")
+    result = run(arguments.runs, arguments.processes)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    parts = tables(result)
+    print("\n\n".join(parts.values()), f"\n\n{result['seconds']} s")
     if arguments.docs:
         write_into(arguments.docs, parts)
 

@@ -5,15 +5,15 @@ A bound (the likelihood ratio at its best bet) below the threshold proves that t
 only what is above it is evaluated, so the result is exact.
 """
 
-import math
-
 import numpy as np
 from scipy.special import rel_entr
 
 from gateway.rollouts.statistics import evidence
+from gateway.rollouts.statistics.latency_limits import latency_limits
 from gateway.rollouts.statistics.metrics import MetricName
-from gateway.rollouts.statistics.observations import buckets_in_ratio
-from perf.rollout_simulation.worlds import DEFAULTS, Array, World, drift_shares, latency_shares
+from perf.rollout_simulation.worlds import DEFAULTS, LOW, TAIL, Array, latency_shares
+
+_BETWEEN = (0.0, 0.5, 0.25, 0.75)
 
 
 def divergence(hits: Array, trials: Array, rate: Array | float) -> Array:
@@ -23,60 +23,67 @@ def divergence(hits: Array, trials: Array, rate: Array | float) -> Array:
     )
 
 
+def rates_bound(counts: tuple[Array, ...], tolerated: float) -> Array:
+    """At least the evidence that the challenger's rate exceeds the champion's by that much."""
+    hits, trials, hits_2, trials_2 = counts
+    low, high = max(0.0, -tolerated), min(1.0, 1.0 - tolerated)
+    first = hits / np.maximum(trials, 1e-9)
+    gap = hits_2 / np.maximum(trials_2, 1e-9) - tolerated - first
+    least = np.full(len(hits), np.inf)
+    for between in _BETWEEN:
+        at = np.clip(first + between * gap, low, high)
+        own = np.where(first > at, 0, divergence(hits, trials, at))
+        other = np.where(
+            hits_2 < (at + tolerated) * trials_2, 0, divergence(hits_2, trials_2, at + tolerated)
+        )
+        least = np.minimum(least, evidence.both_arms(own, other))
+    return np.where((gap > 0) & (trials > 0) & (trials_2 > 0), least, 0.0)
+
+
+def rates_exact(counts: tuple[Array, ...], tolerated: float) -> Array:
+    """The evidence itself; 0 where one side has no data."""
+    hits, trials, hits_2, trials_2 = counts
+    exact = evidence.difference_above(hits, trials, hits_2, trials_2, tolerated)
+    return np.where((counts[1] > 0) & (counts[3] > 0), exact, 0.0)
+
+
+def misses(counts: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The same counts, with misses in place of hits: for the other question."""
+    hits, trials, hits_2, trials_2 = counts
+    return trials - hits, trials, trials_2 - hits_2, trials_2
+
+
 class Metrics:
     """The exact evidence of every metric for many rollouts at once, behind cheap upper bounds."""
 
-    def __init__(self, world: World) -> None:
-        self.shift = buckets_in_ratio(1 + DEFAULTS[MetricName.LATENCY].tolerated)
+    def __init__(self) -> None:
+        surely, perhaps = latency_limits(DEFAULTS[MetricName.LATENCY])
+        here = slice(LOW, LOW + TAIL)
+        # The first bucket takes everything below the tail, the last everything above it.
+        self.surely = np.clip(surely[here] - LOW, 1, TAIL)
+        self.perhaps = np.clip(perhaps[here] - LOW, 0, TAIL - 1)
         exceeds = np.cumsum(latency_shares(1.0)[::-1])[::-1]
         self.at = int(np.searchsorted(-exceeds, -0.05)) - 1  # bucket of the champion's true p95
-        self.drift = drift_shares(world.drift)
 
     def rates(self, counts: tuple[Array, ...], tolerated: float, need: float) -> Array:
         """Where the challenger's rate is shown to exceed the champion's by more than tolerated."""
-        hits, trials, hits_2, trials_2 = counts
-        found = np.zeros(len(hits), dtype=bool)
-        low, high = max(0.0, -tolerated), min(1.0, 1.0 - tolerated)
-        first = hits / np.maximum(trials, 1)
-        gap = hits_2 / np.maximum(trials_2, 1) - tolerated - first
-        rows = np.flatnonzero(gap > 0)
-        # The least lies about between the two observed rates, and at any rate the wealth bounds it:
-        # first the best bets that hindsight knows, then the gamblers' own.
-        for between in (0.0, 0.5, 0.25, 0.75):
-            if not len(rows):
-                return found
-            at = np.clip(first[rows] + between * gap[rows], low, high)
-            own = np.where(between > 0, divergence(hits[rows], trials[rows], at), 0)
-            other = divergence(hits_2[rows], trials_2[rows], at + tolerated)
-            rows = rows[evidence.both_arms(own, other) >= need]
-        for between in (0.5, 0.0, 0.25, 0.1, 0.75):
-            if not len(rows):
-                return found
-            at = np.clip(first[rows] + between * gap[rows], low, high)
-            bound = evidence.both_arms(
-                evidence.rate_below(hits[rows], trials[rows], at),
-                evidence.rate_above(hits_2[rows], trials_2[rows], at + tolerated),
-            )
-            rows = rows[bound >= need]
+        found = rates_bound(counts, tolerated) >= need
+        rows = np.flatnonzero(found)
         if len(rows):
-            exact = evidence.difference_above(
-                hits[rows], trials[rows], hits_2[rows], trials_2[rows], tolerated
-            )
-            found[rows[exact >= need]] = True
+            exact = rates_exact(tuple(count[rows] for count in counts), tolerated)
+            found[rows] = exact >= need
         return found
 
     def not_worse(self, counts: tuple[Array, ...], tolerated: float, need: float) -> Array:
         """Where the challenger's rate is shown not to exceed it by that much."""
-        hits, trials, hits_2, trials_2 = counts
-        return self.rates((trials - hits, trials, trials_2 - hits_2, trials_2), -tolerated, need)
+        return self.rates(misses(counts), -tolerated, need)
 
     def latency(self, champion: Array, challenger: Array, need: float, *, worse: bool) -> Array:
         """Where the challenger's p95 is shown to be worse than tolerated, or not to be."""
         found = np.zeros(len(champion), dtype=bool)
         of, of_2 = champion.sum(axis=1), challenger.sum(axis=1)
-        first, second = (self.at, self.at + 1 + math.ceil(self.shift))
-        if not worse:
-            first, second = (self.at + 1, self.at + math.floor(self.shift))
+        first = self.at if worse else self.at + 1
+        second = (self.surely if worse else self.perhaps)[self.at]
         hits = champion[:, first:].sum(axis=1)
         hits_2 = challenger[:, second:].sum(axis=1)
         sign = 1 if worse else -1
@@ -84,8 +91,12 @@ class Metrics:
         other = np.where(sign * (hits_2 - 0.05 * of_2) > 0, divergence(hits_2, of_2, 0.05), 0)
         rows = np.flatnonzero(evidence.both_arms(own, other) >= need)
         if len(rows):
-            exact = evidence.percentile_ratio(
-                champion[rows], challenger[rows], percentile=95, ratio_in_buckets=self.shift
+            exact = evidence.percentiles(
+                champion[rows],
+                challenger[rows],
+                percentile=95,
+                surely=self.surely,
+                perhaps=self.perhaps,
             )[0 if worse else 1]
             found[rows[exact >= need]] = True
         return found

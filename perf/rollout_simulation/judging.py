@@ -1,62 +1,75 @@
-"""Which of many rollouts fail, and which pass their step, at one check."""
+"""Which of many rollouts fail, are held, and pass their step, at one check."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from gateway.rollouts.statistics.metrics import MetricName
+from perf.rollout_simulation import accuracy
 from perf.rollout_simulation.bounds import Metrics
 from perf.rollout_simulation.traffic import Counts
-from perf.rollout_simulation.worlds import ALPHA, DEFAULTS, Array
+from perf.rollout_simulation.worlds import ALPHA, DEFAULTS, Array, World
 
-PAIR_VALUES = np.array(
-    [0.0, 0.5, 1.0]
-)  # only the challenger right, neither or both, only the champion
 DRIFT_VALUES = np.array([0.0, 0.5, 1.0])
+_TOLERATED = {name: metric.tolerated for name, metric in DEFAULTS.items()}
 
 
-def worse_than_tolerated(metrics: Metrics, seen: Counts, need: float) -> Array:
-    """Which rollouts fail now."""
-    tolerated = {name: metric.tolerated for name, metric in DEFAULTS.items()}
+@dataclass(frozen=True)
+class Steps:
+    """Where each rollout is: what kind of step, and whether the promotion follows."""
 
-    def enough(name: MetricName, first: Array, second: Array) -> Array:
-        return np.minimum(first, second) >= DEFAULTS[name].min_samples
+    shadow: Array
+    test: Array
+    last: Array
+    min_samples: int
 
+
+def _enough(name: MetricName, *sides: Array) -> Array:
+    return np.asarray(np.minimum.reduce(sides) >= DEFAULTS[name].min_samples)
+
+
+def _timed(seen: Counts) -> Array:
+    """Where there is enough for the latency: times of both, and requests."""
+    some = seen.latency.any(axis=1) & seen.latency2.any(axis=1)
+    return some & _enough(MetricName.LATENCY, seen.n, seen.n2)
+
+
+def worse_than_tolerated(metrics: Metrics, world: World, seen: Counts, need: float) -> Array:
+    """Which rollouts are rolled back now."""
     failed = metrics.rates(
-        (seen.e, seen.n, seen.e2, seen.n2), tolerated[MetricName.ERROR_RATE], need
-    ) & enough(MetricName.ERROR_RATE, seen.n, seen.n2)
-    failed |= metrics.latency(seen.latency, seen.latency2, need, worse=True) & enough(
-        MetricName.LATENCY, seen.n - seen.e, seen.n2 - seen.e2
+        (seen.e, seen.n, seen.e2, seen.n2), _TOLERATED[MetricName.ERROR_RATE], need
+    ) & _enough(MetricName.ERROR_RATE, seen.n, seen.n2)
+    failed |= metrics.latency(seen.latency, seen.latency2, need, worse=True) & _timed(seen)
+    failed |= metrics.one_arm(seen.slow, seen.windows, 0.5, need) & _enough(
+        MetricName.COMPUTE, seen.windows
     )
-    failed |= metrics.rates(
-        (seen.wrong, seen.labelled, seen.wrong2, seen.labelled2),
-        tolerated[MetricName.ACCURACY],
-        need,
-    ) & enough(MetricName.ACCURACY, seen.labelled, seen.labelled2)
-    if seen.pairs.any():
-        judged = seen.judged.sum(axis=1)
-        failed |= metrics.means(
-            PAIR_VALUES, seen.judged, (1 + tolerated[MetricName.ACCURACY]) / 2, need
-        ) & enough(MetricName.ACCURACY, judged, judged)
-        failed |= metrics.one_arm(
-            seen.disagreed, seen.pairs, tolerated[MetricName.AGREEMENT], need
-        ) & enough(MetricName.AGREEMENT, seen.pairs, seen.pairs)
-        failed |= metrics.means(
-            DRIFT_VALUES, seen.drift, tolerated[MetricName.SCORE_DRIFT], need
-        ) & enough(MetricName.SCORE_DRIFT, seen.pairs, seen.pairs)
+    failed |= accuracy.shown(seen, world, need, worse=True) & _enough(
+        MetricName.ACCURACY, accuracy.labels(seen, world)
+    )
+    if world.lost_class:
+        failed |= accuracy.class_lost(seen, need) & (seen.pairs > 0)
     return failed
 
 
 def shown_not_worse(
-    metrics: Metrics, seen: Counts, shadow: Array, accuracy: Array, min_samples: int
-) -> Array:
-    """Which rollouts pass their step now: every required metric, enough samples."""
+    metrics: Metrics, world: World, seen: Counts, steps: Steps, need_to_fail: float
+) -> tuple[Array, Array]:
+    """Which rollouts pass their step now, and which are held by a metric that explains."""
     need = math.log(1 / ALPHA)
-    tolerated = {name: metric.tolerated for name, metric in DEFAULTS.items()}
-    passed = seen.n2 >= min_samples
+    late = world.expected and (world.delay_s > 0 or world.complaints)
+    labelled = world.expected | accuracy.any_label(seen)
+    right = accuracy.shown(seen, world, need, worse=False) & _enough(
+        MetricName.ACCURACY, accuracy.labels(seen, world)
+    )
+    labels_decide = right | (labelled & (not late))
+    alike = _alike(metrics, seen, steps.shadow, need)
+    unlike = _unlike(metrics, seen, need_to_fail) & steps.shadow
+    held = unlike & ~labels_decide
+    accuracy_blocks = steps.test | (labelled & (steps.last | (steps.shadow & (not late))))
+    passed = seen.n2 >= steps.min_samples
+    passed &= ~held & (alike | labels_decide) & (right | ~accuracy_blocks)
     rows = np.flatnonzero(passed)
-
-    found = np.zeros(len(passed), dtype=bool)
 
     def narrow(ok: Array) -> None:
         nonlocal rows
@@ -65,36 +78,37 @@ def shown_not_worse(
     def at(*counts: Array) -> tuple[Array, ...]:
         return tuple(count[rows] for count in counts)
 
-    agree = np.ones(len(rows), dtype=bool)
-    inside = np.flatnonzero(shadow[rows])
-    agree[inside] = metrics.one_arm(
-        (seen.pairs - seen.disagreed)[rows][inside],
-        seen.pairs[rows][inside],
-        1 - tolerated[MetricName.AGREEMENT],
-        need,
-    )
-    narrow(agree)
-    for name, values, counts, least in (
-        (MetricName.ACCURACY, PAIR_VALUES, seen.judged, (1 + tolerated[MetricName.ACCURACY]) / 2),
-        (MetricName.SCORE_DRIFT, DRIFT_VALUES, seen.drift, tolerated[MetricName.SCORE_DRIFT]),
-    ):  # optional, but in shadow they block as soon as there is data
-        open_ = shadow[rows] & (counts[rows].sum(axis=1) >= DEFAULTS[name].min_samples)
-        shown = metrics.means(1 - values, counts[rows], 1 - least, need)
-        narrow(shown | ~open_)
-    right = np.ones(len(rows), dtype=bool)
-    inside = np.flatnonzero(accuracy[rows])
-    arms = (seen.wrong, seen.labelled, seen.wrong2, seen.labelled2)
-    right[inside] = metrics.not_worse(
-        tuple(count[rows][inside] for count in arms), tolerated[MetricName.ACCURACY], need
-    )
-    narrow(right)
+    windows, quicker = at(seen.windows, seen.windows - seen.slow)
+    computed = metrics.one_arm(quicker, windows, 0.5, need)
+    measured = seen.windows[rows] >= DEFAULTS[MetricName.COMPUTE].min_samples
+    champion, challenger = at(seen.latency, seen.latency2)
+    quick = metrics.latency(champion, challenger, need, worse=False)
+    quick &= _timed(seen)[rows]
+    narrow(np.where(measured, computed, quick))
     narrow(
         metrics.not_worse(
-            at(seen.e, seen.n, seen.e2, seen.n2), tolerated[MetricName.ERROR_RATE], need
+            at(seen.e, seen.n, seen.e2, seen.n2), _TOLERATED[MetricName.ERROR_RATE], need
         )
     )
-    if not len(rows):
-        return found
-    narrow(metrics.latency(seen.latency[rows], seen.latency2[rows], need, worse=False))
+    found = np.zeros(len(passed), dtype=bool)
     found[rows] = True
-    return found
+    return found, held
+
+
+def _alike(metrics: Metrics, seen: Counts, shadow: Array, need: float) -> Array:
+    """Where likeness lets a step pass: everywhere but in a shadow."""
+    agrees = metrics.one_arm(
+        seen.pairs - seen.disagreed, seen.pairs, 1 - _TOLERATED[MetricName.AGREEMENT], need
+    )
+    drifts = metrics.means(
+        1 - DRIFT_VALUES, seen.drift, 1 - _TOLERATED[MetricName.SCORE_DRIFT], need
+    )
+    few = ~_enough(MetricName.SCORE_DRIFT, seen.drift.sum(axis=1))
+    return ~shadow | (agrees & (drifts | few))
+
+
+def _unlike(metrics: Metrics, seen: Counts, need: float) -> Array:
+    """Where the answers are shown to be other than tolerated."""
+    unlike = metrics.one_arm(seen.disagreed, seen.pairs, _TOLERATED[MetricName.AGREEMENT], need)
+    unlike |= metrics.means(DRIFT_VALUES, seen.drift, _TOLERATED[MetricName.SCORE_DRIFT], need)
+    return unlike & _enough(MetricName.AGREEMENT, seen.pairs)

@@ -3,14 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from gateway.rollouts.statistics.histogram import LATENCY_BUCKETS, Histogram
 from gateway.rollouts.statistics.metrics import Metric, MetricName, Strategy
-from gateway.rollouts.statistics.observations import (
-    LATENCY_BUCKETS,
-    Arm,
-    Histogram,
-    Observations,
-    Pairs,
-)
+from gateway.rollouts.statistics.observations import Arm, Observations, Pairs
 from gateway.rollouts.statistics.sample_size import requests_to_decide
 from perf.rollout_simulation.rollouts import PLANS
 from perf.rollout_simulation.worlds import (
@@ -23,6 +18,7 @@ from perf.rollout_simulation.worlds import (
     FLIPPED,
     SAME,
     SLOW,
+    TIMED,
     WORSE,
     World,
     latency_shares,
@@ -40,9 +36,11 @@ def expected_per_request(world: World, strategy: Strategy, weight: float) -> Obs
             1.0, world.disagrees, Histogram(), labelled, labelled * world.lost, labelled * world.won
         )
 
+    timed = TIMED if strategy is Strategy.SHADOW else 1.0
+
     def arm(of: float, errors: float, slower: float, wrong: float) -> Arm:
         shares = latency_shares(slower, 0, LATENCY_BUCKETS)
-        spread = {i: of * (1 - errors) * float(p) for i, p in enumerate(shares) if p > 1e-9}
+        spread = {i: of * timed * (1 - errors) * float(p) for i, p in enumerate(shares) if p > 1e-9}
         labelled = of * world.feedback
         return Arm(of, of * errors, Histogram(spread), labelled, labelled * wrong)
 

@@ -8,9 +8,9 @@ import numpy as np
 from gateway.rollouts.state.plan import Plan, Stage
 from gateway.rollouts.statistics.metrics import Strategy
 from perf.rollout_simulation.bounds import Metrics
-from perf.rollout_simulation.judging import shown_not_worse, worse_than_tolerated
+from perf.rollout_simulation.judging import Steps, shown_not_worse, worse_than_tolerated
 from perf.rollout_simulation.traffic import Counts, Traffic
-from perf.rollout_simulation.worlds import ALPHA, CHECK_S, CHECKS_A_DAY, World
+from perf.rollout_simulation.worlds import ALPHA, World
 
 PLANS = {
     "chain": Plan(stages=(Stage.of("shadow"), Stage.of("canary"))),
@@ -31,7 +31,7 @@ def simulate(
     *,
     runs: int,
     seed: int,
-    checks: int = CHECKS_A_DAY,
+    checks: int | None = None,
     held: bool = False,
 ) -> dict[str, Any]:
     """
@@ -42,7 +42,7 @@ def simulate(
         plan: Stages; default metrics.
         runs: How many.
         seed: Of the random numbers.
-        checks: When to give up.
+        checks: When to give up; None: when the world says so.
         held: Never leave the first step (a human holds it): every check is a chance to fail.
 
     Returns:
@@ -50,27 +50,28 @@ def simulate(
         answered.
     """
     rng = np.random.Generator(np.random.SFC64(seed))
-    traffic, metrics = Traffic(world, rng), Metrics(world)
+    traffic, metrics = Traffic(world, rng), Metrics()
     steps = step_table(plan)
     weights = np.array([0 if s is Strategy.SHADOW else step / 100 for s, step in steps])
     shadows = np.array([s is Strategy.SHADOW for s, _ in steps])
     tests = np.array([s is Strategy.AB for s, _ in steps])
     fail_at = math.log(plan.comparisons / ALPHA)
-    per_check = world.requests_per_s * CHECK_S
+    per_check = world.requests_per_s * world.check_s
 
-    seen, step = Counts.none(runs), np.zeros(runs, dtype=int)
-    exposed = np.zeros(runs)
+    seen, step = Counts.none(runs, len(steps)), np.zeros(runs, dtype=int)
+    exposed, waits = np.zeros(runs), np.zeros(runs, dtype=bool)
     done: dict[str, list[tuple[float, float]]] = {"rolled back": [], "promoted": []}
-    for check in range(1, checks + 1):
+    for check in range(1, (checks or world.checks) + 1):
         before = seen.n2.copy()
-        traffic.arrive(seen, weights[step], shadows[step], check)
+        traffic.arrive(seen, step, weights[step], shadows[step], check)
         exposed += np.where(shadows[step], 0, seen.n2 - before)
-        failed = worse_than_tolerated(metrics, seen, fail_at)
+        failed = worse_than_tolerated(metrics, world, seen, fail_at)
         passed = np.zeros(len(step), dtype=bool)
         if not held:
-            passed = ~failed & shown_not_worse(
-                metrics, seen, shadows[step], tests[step], plan.min_samples
-            )
+            last = step + 1 == len(steps)
+            at = Steps(shadows[step], tests[step], last, plan.min_samples)
+            passed, waits = shown_not_worse(metrics, world, seen, at, fail_at)
+            passed &= ~failed
         promoted = passed & (step + 1 == len(steps))
         for name, which in (("rolled back", failed), ("promoted", promoted)):
             done[name] += [(check * per_check, float(share)) for share in exposed[which]]
@@ -78,7 +79,8 @@ def simulate(
         seen.forget(np.flatnonzero(passed))
         stay = ~(failed | promoted)
         if not stay.all():
-            seen, step, exposed = seen.keep(stay), step[stay], exposed[stay]
+            seen, step, exposed, waits = seen.keep(stay), step[stay], exposed[stay], waits[stay]
+            traffic.keep(stay)
         if not len(step):
             break
     return {
@@ -88,6 +90,7 @@ def simulate(
         "seed": seed,
         "held": held,
         "undecided": len(step) / runs,
+        "held by likeness": float(waits.sum()) / runs,
         **{name: _summary(entries, runs, world) for name, entries in done.items()},
     }
 

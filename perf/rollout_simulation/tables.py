@@ -30,7 +30,7 @@ def sample_size_table(rows: Sequence[dict[str, Any]]) -> str:
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Markdown tables by the name of their marker."""
     head = (
-        "| challenger | strategy | promoted | rolled back | open after a day "
+        "| challenger | strategy | promoted | rolled back | open at the end "
         "| requests until then, median (p95) | of them answered by the challenger |"
     )
     rollouts = [head, "|---|---|--:|--:|--:|--:|--:|"]
@@ -43,8 +43,11 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             f"{end['requests_median']:,.0f} ({end['requests_p95']:,.0f})" if end["share"] else "–"
         )
         exposed = f"{end['exposed_requests_median']:,.0f}" if end["share"] else "–"
-        shares = (row["promoted"]["share"], row["rolled back"]["share"], row["undecided"])
-        cells = [row["world"], row["strategy"], *map(percent, shares), until, exposed]
+        ends = (row["promoted"]["share"], row["rolled back"]["share"], row["undecided"])
+        three = [percent(share) for share in ends]
+        if row["held by likeness"] > 0.005:
+            three[2] += f" (held: {percent(row['held by likeness'])})"
+        cells = [row["world"], row["strategy"], *three, until, exposed]
         rollouts.append(f"| {' | '.join(cells)} |")
     held = ["| challenger | held in | checks | rolled back |", "|---|---|--:|--:|"]
     for row in result["held_for_a_day"]:
@@ -62,7 +65,15 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             f"| {world} | {row['variant']} | {row['threshold'] - 1} | {percent(row['promoted'])} | "
             f"{percent(row['rolled back'])} |"
         )
-    named = {"rollouts": rollouts, "held": held, "flagger": plain}
+    callers = [
+        "| callers | counted | rolled back | could be promoted |",
+        "|--:|---|--:|--:|",
+    ]
+    for row in result["callers"]:
+        counted = "each request" if row["each request counts"] else "each caller once"
+        shares = f"{percent(row['rolled back'])} | {percent(row['promoted'])}"
+        callers.append(f"| {row['callers']:,} | {counted} | {shares} |")
+    named = {"rollouts": rollouts, "held": held, "callers": callers, "flagger": plain}
     sizes = {"sample-sizes": sample_size_table(result["sample_sizes"])}
     return sizes | {name: "\n".join(lines) for name, lines in named.items()}
 

@@ -61,6 +61,8 @@ def test_every_command_does_what_it_says(gateway: GatewayProcess) -> None:
     assert _rollout(gateway, "list")[1].count(listed["id"]) == 1
     assert _json(gateway, "pause", "cli")["paused"] is True
     assert _json(gateway, "resume", "cli")["paused"] is False
+    code, said = _rollout(gateway, "skip-step", "cli")
+    assert (code, "promote it instead" in said) == (1, True)
     ended = _json(gateway, "rollback", "cli", "--reason", "no reason")
     assert (ended["phase"], ended["weight"], ended["reason"]) == ("Failed", 0, "no reason")
     assert _json(gateway, "list") == []
@@ -78,7 +80,7 @@ def test_every_command_does_what_it_says(gateway: GatewayProcess) -> None:
 
 
 def test_watch_draws_until_the_end(gateway: GatewayProcess) -> None:
-    """On a terminal the verdicts are drawn as they come; it ends with the rollout, with code 2."""
+    """On a terminal the verdicts are drawn as they come; code 2 if it failed, 3 if it waits."""
     rollout = create(gateway, "flipped", strategy="shadow")
     leader, follower = pty.openpty()
     watching = subprocess.Popen(
@@ -96,12 +98,15 @@ def test_watch_draws_until_the_end(gateway: GatewayProcess) -> None:
             except OSError:  # Linux: the other side is closed
                 break
             drawn += part
-    assert watching.wait(10) == 2
+    assert watching.wait(10) == 3
     os.close(leader)
     text = drawn.decode()
     assert "flipped  1 → 2  Progressing" in re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert "agreement" in text
     assert text.count("\x1b[2K") > 5  # lines that were drawn anew
+    code, said = _rollout(gateway, "watch", rollout, "--json")
+    assert (code, json.loads(said)["phase"]) == (3, "Waiting")
+    _json(gateway, "rollback", rollout)
     code, said = _rollout(gateway, "watch", rollout, "--json")
     assert code == 2
     assert json.loads(said)["phase"] == "Failed"

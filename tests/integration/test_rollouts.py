@@ -1,8 +1,11 @@
 """Rollouts through HTTP against a real Triton: promoted, rolled back, and what callers notice."""
 
 import base64
+import contextlib
 import hashlib
 import io
+import json
+import sqlite3
 import threading
 import time
 import zipfile
@@ -14,7 +17,7 @@ import pytest
 
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.rollout_calls import WITHIN_S, champion, create, register, register_two, show, until
-from testbed.rollout_family import colour_model, image_of, load
+from testbed.rollout_family import EASY, colour_model, image_of, load
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +58,22 @@ def test_an_equal_version_is_promoted_by_itself(gateway: GatewayProcess, tmp_pat
     assert clients.wrong == 0
 
 
-def test_flipped_labels_are_rolled_back_in_shadow(gateway: GatewayProcess, tmp_path: Path) -> None:
-    """A version that answers other classes is found by its disagreement; no caller ever saw it."""
+def test_flipped_labels_are_held_and_labels_roll_them_back(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    """Other answers hold the shadow; a label that says who is right ends it. No caller saw it."""
     register_two(gateway, "flipped", tmp_path, flipped=True)
     with load(gateway.url, "flipped") as clients:
-        rollout = create(gateway, "flipped", strategy=["shadow", "canary"], steps=[50])
-        ended = until(gateway.client, rollout, "Succeeded", "Failed", "Waiting")
-    assert ended["phase"] == "Failed"
-    assert ended["weight"] == 0
-    assert "agreement" in ended["reason"]
+        metrics = EASY | {"accuracy": {"min_samples": 10}}
+        plan = {"strategy": ["shadow", "canary"], "steps": [50], "metrics": metrics}
+        rollout = create(gateway, "flipped", **plan)
+        held = until(gateway.client, rollout, "Succeeded", "Failed", "Waiting")
+    assert (held["phase"], held["waits_for"], held["weight"]) == ("Waiting", "evidence", 0)
+    assert "agreement" in held["reason"]
+    with load(gateway.url, "flipped", feedback=1.0):
+        ended = until(gateway.client, rollout, "Succeeded", "Failed")
+    assert (ended["phase"], ended["weight"]) == ("Failed", 0)
+    assert "accuracy" in ended["reason"]
     assert set(clients.versions) == {"1"}
     assert champion(gateway.client, "flipped") == 1
     samples = gateway.client.get(f"/api/v1/rollouts/{rollout}/samples").json()
@@ -123,6 +133,9 @@ def test_callers_stay_on_their_side_and_feedback_is_counted(
     assert set(clients.versions) == {"1", "2"}
     seen = show(gateway.client, rollout)["observations"]
     assert seen["champion"]["labelled"] + seen["challenger"]["labelled"] == 1
+    asked = seen["of_callers_champion"] + seen["of_callers_challenger"]
+    assert asked > 12
+    assert seen["callers_champion"]["requests"] + seen["callers_challenger"]["requests"] <= 12
     rolled = gateway.client.post(f"/api/v1/rollouts/{rollout}/rollback")
     assert (rolled.json()["phase"], rolled.json()["weight"]) == ("Failed", 0)
     unknown = gateway.client.post("/api/v1/feedback", json=told | {"request_id": "never"})
@@ -140,11 +153,51 @@ def test_bad_plans_are_refused(gateway: GatewayProcess, tmp_path: Path) -> None:
         {"version": 2, "metrics": {"beauty": {}}},
         {"version": 2, "metrics": {"latency": {"tolerated": 7}}},
         {"version": 2, "interval_s": 0},
+        {"version": 2, "deadline_s": 1e12},
+        {"version": 2, "labels": {"fraction": 0}},
     ):
         answer = gateway.client.post(url, json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "rollout_invalid"), body
+    for name in ("interval_s", "deadline_s", "alpha", "steps", "labels"):
+        for odd in ("NaN", "Infinity", "-Infinity", "1e999"):
+            value = {"steps": f"[{odd}]", "labels": f'{{"delay_s": {odd}}}'}.get(name, odd)
+            text = f'{{"version": 2, "{name}": {value}}}'
+            headers = {"Content-Type": "application/json"}
+            answer = gateway.client.post(url, content=text, headers=headers)
+            assert answer.status_code == 422, (text, answer.text)
     assert gateway.client.post(url, json={"version": 9}).status_code == 404
     assert gateway.client.get(url).json() == []
+
+
+def test_odd_rows_do_not_hide_the_others(gateway: GatewayProcess, tmp_path: Path) -> None:
+    """A rollout whose stored state cannot be read is shown, and ended; its model goes on."""
+    register_two(gateway, "odd", tmp_path)
+    rollout = create(gateway, "odd", strategy="canary", steps=[50])
+    with contextlib.closing(sqlite3.connect(gateway.folder / "var/gateway.db")) as other:
+        (text,) = other.execute("SELECT state FROM rollouts WHERE id = ?", [rollout]).fetchone()
+        state = json.loads(text)
+        state["plan"]["deadline_s"] = 1e300
+        change = "UPDATE rollouts SET state = ? WHERE id = ?"
+        other.execute(change, [json.dumps(state), rollout])
+        other.commit()
+    ended = until(gateway.client, rollout, "Failed")
+    assert "cannot be read" in ended["reason"]
+    listed = gateway.client.get("/api/v1/rollouts")
+    assert listed.status_code == 200
+    assert rollout in {each["id"] for each in listed.json()}
+    assert gateway.client.post("/api/v1/run/odd", json=image_of(1)).status_code == 200
+    create(gateway, "odd", strategy="canary", steps=[50])
+
+
+def test_unloading_the_champion_ends_its_rollout(gateway: GatewayProcess, tmp_path: Path) -> None:
+    """Without its champion a rollout has nobody to fall back on: it ends, and says why."""
+    register_two(gateway, "gone", tmp_path)
+    rollout = create(gateway, "gone", strategy="canary", steps=[50])
+    assert gateway.client.post("/api/v1/unload", params={"name": "gone"}).json() == 200
+    ended = until(gateway.client, rollout, "Failed")
+    assert "was unloaded" in ended["reason"]
+    assert gateway.client.post("/api/v1/load", params={"name": "gone"}).json() == 200
+    assert gateway.client.post("/api/v1/run/gone", json=image_of(1)).status_code == 200
 
 
 def test_the_evaluation_set_guards_the_gate(gateway: GatewayProcess, tmp_path: Path) -> None:

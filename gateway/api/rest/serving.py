@@ -38,8 +38,7 @@ from gateway.telemetry.observation import observation_of
 
 router = APIRouter(prefix="/api/v1", tags=["models"], route_class=ImageBodies)
 
-# What names a caller, the first that is there.
-_CALLERS = (b"x-rollout-key", b"authorization", b"x-api-key")
+_CALLER = b"x-rollout-key"
 
 
 @router.get("/list", summary="List the models")
@@ -75,12 +74,8 @@ async def unload_model(
 
 
 def caller_of(scope: Scope) -> str | None:
-    """Name the caller: by the header, else by its API key; else each request is on its own."""
-    named: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        if name in _CALLERS and value:
-            named.setdefault(name, value)
-    found = next((named[name] for name in _CALLERS if name in named), None) if named else None
+    """Name the caller, if it names itself; else each request is on its own."""
+    found = next((value for name, value in scope["headers"] if name == _CALLER and value), None)
     return found.decode("latin-1") if found else None
 
 

@@ -1,5 +1,5 @@
 """
-What people do with rollouts: create, promote, roll back, pause, resume, look.
+What people do with rollouts: create, promote, roll back, pause, resume, skip a step.
 
 Each command reads the stored state, asks the state machine what follows, and stores that if nobody
 was faster; else it reads again. So of two promotions one wins and the other learns that it is too
@@ -8,35 +8,32 @@ late.
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from gateway.errors import (
-    GatewayError,
-    RolloutConflict,
-    RolloutInvalid,
-    RolloutNotFound,
-    SampleNotFound,
-)
+from gateway.errors import GatewayError, RolloutConflict, RolloutInvalid
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
-from gateway.rollouts.control.controller import PROMOTE, ROLL_BACK, Controller
+from gateway.rollouts.control.applying import PROMOTE, ROLL_BACK, STEP, Changes
 from gateway.rollouts.control.evaluations import Evaluations
-from gateway.rollouts.live.recorder import Judged, Recorder
+from gateway.rollouts.control.reading import RolloutReader
+from gateway.rollouts.live.answers import Answers
+from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.state.plan import Plan
-from gateway.rollouts.state.rollout import (
-    Rollout,
+from gateway.rollouts.state.rollout import Rollout
+from gateway.rollouts.state.transitions import (
     Transition,
     begin,
     pause,
     promote,
     resume,
     roll_back,
+    skip_step,
 )
 from gateway.store.feedback import FeedbackStore
-from gateway.store.rollout_tables import AccuracyRow, RolloutRow
-from gateway.store.rollouts import RolloutStore, Sample
+from gateway.store.rollout_evidence import EvidenceStore
+from gateway.store.rollout_tables import RolloutRow
+from gateway.store.rollouts import RolloutStore
 
 _ATTEMPTS = 10
 _BLIND = (
@@ -46,26 +43,28 @@ _BLIND = (
 )
 
 
-class Rollouts:
+class Rollouts(RolloutReader):
     """The rollouts of all models."""
 
     def __init__(
         self,
         store: RolloutStore,
+        evidence: EvidenceStore,
         feedback: FeedbackStore,
         registry: Registry,
         lifecycle: Lifecycle,
-        controller: Controller,
-        recorder: Recorder,
+        changes: Changes,
+        tally: Tally,
+        answers: Answers,
         evaluations: Evaluations,
+        *,
+        feedback_window_s: float,
     ) -> None:
+        super().__init__(store, evidence, feedback, registry, tally, answers)
         self.evaluations = evaluations
-        self._store = store
-        self._feedback = feedback
-        self._registry = registry
         self._lifecycle = lifecycle
-        self._controller = controller
-        self._recorder = recorder
+        self._changes = changes
+        self._feedback_window_s = feedback_window_s
 
     async def create(
         self, name: str, version: int, plan: Plan, *, gated: bool, actor: str
@@ -101,8 +100,12 @@ class Rollouts:
         gate = None
         if gated:
             gate = await self.evaluations.gate(name, champion.version, version, plan)
-        labelled = gate is not None or bool(await self._feedback.accuracy(name))
-        rollout = replace(rollout, warnings=warnings_of(plan, labelled=labelled))
+        told = await self._feedback.models_with_feedback(within_s=self._feedback_window_s)
+        rollout = replace(
+            rollout,
+            labelled=name in told,
+            warnings=warnings_of(plan, labelled=gate is not None or name in told),
+        )
         for each in (champion.version, version):
             if each not in model.desired:
                 await self._lifecycle.load(name, each, actor=actor)
@@ -114,29 +117,6 @@ class Rollouts:
         )
         await self._registry.refresh()
         return await self.read(rollout.id)
-
-    async def read(self, rollout_id: str, *, model: str | None = None) -> RolloutRow:
-        """
-        Read one.
-
-        Raises:
-            RolloutNotFound: There is none, or it is another model's.
-        """
-        row = await self._store.read(rollout_id)
-        if row is None or (model is not None and row.model != model):
-            raise RolloutNotFound(rollout_id)
-        return row
-
-    async def history(self, model: str | None = None, *, limit: int) -> Sequence[RolloutRow]:
-        """
-        Read the rollouts of one model or all, the newest first.
-
-        Raises:
-            ModelNotFound: No model has that name.
-        """
-        if model is not None:
-            (await self._registry.refresh()).model(model)
-        return await self._store.history(model, limit=limit)
 
     async def promote(self, rollout_id: str, *, model: str | None = None, actor: str) -> RolloutRow:
         """
@@ -172,6 +152,24 @@ class Rollouts:
             actor=actor,
         )
 
+    async def skip_step(
+        self, rollout_id: str, *, model: str | None = None, actor: str
+    ) -> RolloutRow:
+        """
+        Go to the next step by a human's word.
+
+        Raises:
+            RolloutNotFound: There is none.
+            RolloutConflict: It is in its last step, is being promoted, or has ended.
+        """
+        return await self._command(
+            rollout_id,
+            lambda rollout: skip_step(rollout, time.time(), f"Step skipped by {actor}."),
+            model=model,
+            action=STEP,
+            actor=actor,
+        )
+
     async def pause(self, rollout_id: str, *, model: str | None = None, actor: str) -> RolloutRow:
         """
         Hold the current step; it is still judged, and still rolled back if it fails.
@@ -193,72 +191,8 @@ class Rollouts:
             RolloutConflict: It is being promoted, or has ended.
         """
         return await self._command(
-            rollout_id,
-            lambda rollout: resume(rollout, time.time()),
-            model=model,
-            action="rollout_resume",
-            actor=actor,
+            rollout_id, resume, model=model, action="rollout_resume", actor=actor
         )
-
-    async def verdicts(self, rollout_id: str, *, limit: int) -> list[dict[str, Any]]:
-        """Read the newest verdicts, the oldest of them first."""
-        return await self._store.verdicts(rollout_id, limit=limit)
-
-    async def observed(self, row: RolloutRow) -> tuple[dict[str, Any], int]:
-        """Add up what was counted in the current step, and tell how many copies were dropped."""
-        rollout = Rollout.from_json(row.state)
-        observed = await self._controller.observe(rollout)
-        rows = await self._store.observations(rollout.id, rollout.stage, rollout.step)
-        return observed.to_json(), sum(dropped for _, dropped in rows)
-
-    async def samples(self, rollout_id: str, *, limit: int) -> Sequence[Sample]:
-        """
-        Read samples of requests that the two versions answered differently, the newest first.
-
-        Raises:
-            RolloutNotFound: There is none.
-        """
-        await self.read(rollout_id)
-        await self._recorder.flush()
-        return await self._store.samples(rollout_id, limit=limit)
-
-    async def sample_image(self, rollout_id: str, digest: str) -> bytes:
-        """
-        Read the image file of a sample.
-
-        Raises:
-            RolloutNotFound: There is none.
-            SampleNotFound: It has no such sample, or the image was not kept.
-        """
-        await self.read(rollout_id)
-        await self._recorder.flush()
-        image = await self._store.sample_image(rollout_id, digest)
-        if image is None:
-            raise SampleNotFound(
-                f"Rollout {rollout_id} keeps no image {digest}; with KEEP_DISAGREEING_IMAGES=true "
-                "the images of later samples are kept."
-            )
-        return image
-
-    async def judge(
-        self, request_id: str, category: int, *, sees: Callable[[str], bool] = lambda _: True
-    ) -> Judged:
-        """Take feedback; see `Recorder.judge`."""
-        return await self._recorder.judge(request_id, category, sees=sees)
-
-    async def recall(self, request_id: str) -> tuple[str, int, int] | None:
-        """Find an answer for another process of this gateway; see `Recorder.recall`."""
-        return await self._recorder.recall(request_id)
-
-    async def accuracy(self, model: str) -> Sequence[AccuracyRow]:
-        """
-        Read the feedback on a model's versions.
-
-        Raises:
-            ModelNotFound: No model has that name.
-        """
-        (await self._registry.refresh()).model(model)
-        return await self._feedback.accuracy(model)
 
     async def _command(
         self,
@@ -280,7 +214,7 @@ class Rollouts:
                     rollout_id, row.model, action=f"{action}_refused", details=details, actor=actor
                 )
                 raise
-            done = await self._controller.apply(rollout, transition, action=action, actor=actor)
+            done = await self._changes.apply(rollout, transition, action=action, actor=actor)
             if done is not None:
                 return await self.read(rollout_id)
         raise RolloutConflict(f"Rollout {rollout_id} changes too fast; try again.")

@@ -6,6 +6,7 @@ Nothing is unpacked to the disk: names in the zip are only compared with names i
 
 import csv
 import io
+import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,3 +77,19 @@ def _read(archive: zipfile.ZipFile) -> EvaluationSet:
     if not files or len(files) > _MAX_IMAGES or len(set(files)) < len(files):
         raise EvaluationSetInvalid(f"{LABELS} names no image, too many, or one twice.")
     return EvaluationSet(tuple(files), tuple(labels))
+
+
+def store_file(path: Path, content: bytes) -> EvaluationSet:
+    """Check a zip and put it in its place, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        found = read_set(part)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return found

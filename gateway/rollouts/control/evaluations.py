@@ -10,34 +10,37 @@ challenger there. Without a set there is no gate.
 
 import asyncio
 import hashlib
-import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
 from gateway.errors import (
+    DeadlineExceeded,
     EvaluationFailed,
     EvaluationNotFound,
     EvaluationPending,
     GatewayError,
+    LoadFailed,
+    ModelNotLoaded,
     Overloaded,
     StoreUnavailable,
     Unavailable,
 )
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
-from gateway.rollouts.control.evaluation_set import EvaluationSet, images, read_set
+from gateway.rollouts.control.evaluation_set import EvaluationSet, images, read_set, store_file
 from gateway.rollouts.state.plan import Plan
 from gateway.rollouts.statistics.evaluation import compare, evaluate
 from gateway.rollouts.statistics.metrics import Strategy
 from gateway.rollouts.statistics.verdict import Outcome
 from gateway.store.cached_read import CachedRead
 from gateway.store.evaluations import EvaluationStore
+from gateway.store.leases import LeaseStore
 from gateway.store.outage import StoreOutage
 from gateway.store.rollout_tables import EvaluationRow, EvaluationSetRow
 from gateway.store.rollouts import RolloutStore
@@ -51,6 +54,20 @@ _ACTOR = "evaluation"
 _LEASE, _LEASE_S = "evaluations", 10.0
 _POLL_S = 1.0
 _RETRIES, _RETRY_S = 60, 0.5
+# What is not the version's fault and passes: an evaluation is then tried again.
+_PASSING = (Unavailable, Overloaded, DeadlineExceeded, ModelNotLoaded, LoadFailed)
+_MOST_DELAY_S = 600.0
+_Attempt = tuple[str, int, str]
+
+
+class _Retry(NamedTuple):
+    """When an evaluation is tried again (monotonic), and how long that was put off, in seconds."""
+
+    at_s: float
+    delay_s: float
+
+
+_NEVER = _Retry(0.0, 1.0)
 
 
 class Evaluations:
@@ -60,6 +77,7 @@ class Evaluations:
         self,
         store: EvaluationStore,
         rollouts: RolloutStore,
+        leases: LeaseStore,
         registry: Registry,
         lifecycle: Lifecycle,
         *,
@@ -68,10 +86,12 @@ class Evaluations:
     ) -> None:
         self._store = store
         self._rollouts = rollouts
+        self._leases = leases
         self._registry = registry
         self._lifecycle = lifecycle
         self._folder = folder
         self._gateway = gateway
+        self._retry: dict[_Attempt, _Retry] = {}
 
     async def put_set(self, name: str, content: bytes) -> EvaluationSetRow:
         """
@@ -84,7 +104,7 @@ class Evaluations:
         (await self._registry.refresh()).model(name)
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         path = self._path(digest)
-        found = await asyncio.to_thread(_store_file, path, content)
+        found = await asyncio.to_thread(store_file, path, content)
         await self._store.put_set(name, digest, images=len(found.files), classes=found.classes)
         return await self.set_of(name)
 
@@ -169,9 +189,7 @@ class Evaluations:
                         await self._evaluate_missing(found, ask)
 
     async def _hold(self) -> bool:
-        return await self._rollouts.hold_lease(
-            _LEASE, self._gateway, now_s=time.time(), for_s=_LEASE_S
-        )
+        return await self._leases.hold(_LEASE, self._gateway, for_s=_LEASE_S)
 
     async def _evaluate_missing(self, found: EvaluationSetRow, ask: AskVersion) -> None:
         model = self._registry.catalog.models.get(found.model)
@@ -179,14 +197,27 @@ class Evaluations:
             return
         known = await self._store.results(found.model, found.digest)
         for version in sorted(model.versions.keys() - known.keys()):
+            attempt = (found.model, version, found.digest)
+            if time.monotonic() < self._retry.get(attempt, _NEVER).at_s:
+                continue
             try:
                 result = await self._evaluate(found, version, ask)
+            except StoreUnavailable:
+                raise
+            except _PASSING as error:
+                self._try_later(attempt, error.detail)
+                continue
             except (GatewayError, OSError) as error:
-                if isinstance(error, StoreUnavailable):
-                    raise
                 result = {"error": getattr(error, "detail", "The set's file is gone.")}
+            self._retry.pop(attempt, None)
             await self._store.put_result(found.model, version, found.digest, **result)
             log.info("version_evaluated", model=found.model, version=version)
+
+    def _try_later(self, attempt: _Attempt, reason: str) -> None:
+        """Evaluate once more, after a delay that grows: what is in the way passes."""
+        delay_s = min(_MOST_DELAY_S, 2 * self._retry.get(attempt, _NEVER).delay_s)
+        self._retry[attempt] = _Retry(time.monotonic() + delay_s, delay_s)
+        log.info("evaluation_tried_later", model=attempt[0], version=attempt[1], reason=reason)
 
     async def _evaluate(
         self, found: EvaluationSetRow, version: int, ask: AskVersion
@@ -238,11 +269,18 @@ class Evaluations:
 async def _ask_patiently(
     ask: AskVersion, name: str, version: int, encoded: bytes
 ) -> npt.NDArray[np.generic] | None:
-    """Ask again while the server is busy; None if the version fails on the image."""
-    for _ in range(_RETRIES):
+    """
+    Ask again while the server is busy, or away; None if the version fails on the image.
+
+    Raises:
+        GatewayError: It stayed so: nothing is known of the version.
+    """
+    for attempt in range(_RETRIES):
         try:
             return await ask(name, version, encoded)
-        except (Overloaded, Unavailable):
+        except _PASSING:
+            if attempt + 1 == _RETRIES:
+                raise
             # Callers come first.
             await asyncio.sleep(_RETRY_S)
         except GatewayError:
@@ -254,19 +292,3 @@ def _compare(champion: EvaluationRow, challenger: EvaluationRow) -> dict[str, An
     if champion.answers is None or challenger.answers is None or challenger.labels is None:
         return None
     return compare(challenger.labels, champion.answers, challenger.answers).to_json()
-
-
-def _store_file(path: Path, content: bytes) -> EvaluationSet:
-    """Check a zip and put it in its place, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        found = read_set(part)
-        part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return found

@@ -1,25 +1,37 @@
 """The rollouts of one gateway process: what they are made of, and their background work."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
+import structlog
+
 from gateway.background import run_in_background
+from gateway.errors import StoreUnavailable
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
 from gateway.registry.versions import Catalog
+from gateway.rollouts.control.applying import Changes
 from gateway.rollouts.control.commands import Rollouts
 from gateway.rollouts.control.controller import Controller
 from gateway.rollouts.control.evaluations import AskVersion, Evaluations
+from gateway.rollouts.live.answers import Answers, Recalled
+from gateway.rollouts.live.compute import Read
 from gateway.rollouts.live.mirror import Ask, Mirror
-from gateway.rollouts.live.recorder import Recorder
+from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.live.trials import Trials
 from gateway.rollouts.state.traffic import Traffic, traffic_of
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.evaluations import EvaluationStore
 from gateway.store.feedback import FeedbackStore
+from gateway.store.leases import LeaseStore
+from gateway.store.outage import StoreOutage
+from gateway.store.rollout_evidence import EvidenceStore
 from gateway.store.rollouts import RolloutStore
+
+log = structlog.get_logger(__name__)
 
 _FLUSH_S = 1.0
 
@@ -32,25 +44,35 @@ class RunningRollouts:
         trials: Trials,
         commands: Rollouts,
         controller: Controller,
-        recorder: Recorder,
         mirror: Mirror,
+        flush: Callable[[], Awaitable[None]],
     ) -> None:
         self.trials = trials
         self.commands = commands
         self._controller = controller
-        self._recorder = recorder
         self._mirror = mirror
+        self._flush = flush
 
     @contextlib.asynccontextmanager
-    async def running(self, ask: Ask, ask_version: AskVersion) -> AsyncIterator[None]:
-        """Send copies, store counts, evaluate and move rollouts on, as long as the block runs."""
+    async def running(
+        self, ask: Ask, ask_version: AskVersion, *, read: Read, busy: Callable[[], bool]
+    ) -> AsyncIterator[None]:
+        """
+        Send copies, store counts, evaluate and move rollouts on, as long as the block runs.
+
+        Args:
+            ask: Sends a copy of a request to a version.
+            ask_version: Sends an image to a version.
+            read: Asks Triton what it has computed.
+            busy: Whether callers use the machine up.
+        """
         async with contextlib.AsyncExitStack() as stack:
             # Closed from the last to the first: what the controller and the mirror have counted
-            # when they end is stored by the recorder's last flush.
-            run_in_background(stack, partial(self._recorder.follow, _FLUSH_S))
-            run_in_background(stack, self._controller.follow)
+            # when they end is stored by the last flush.
+            run_in_background(stack, partial(_flush_regularly, self._flush))
+            run_in_background(stack, partial(self._controller.follow, read, self._mirror.busy))
             run_in_background(stack, partial(self.commands.evaluations.follow, ask_version))
-            self._mirror.start(ask)
+            self._mirror.start(ask, busy)
             stack.push_async_callback(self._mirror.close)
             yield
 
@@ -60,7 +82,7 @@ def open_rollouts(
     database: Database,
     registry: Registry,
     lifecycle: Lifecycle,
-    recall: Callable[[str], Awaitable[tuple[str, int, int] | None]],
+    recall: Callable[[str], Awaitable[Recalled | None]],
 ) -> RunningRollouts:
     """
     Make the parts. Routes follow every catalog from now on.
@@ -70,43 +92,89 @@ def open_rollouts(
         recall: Finds the answer to a request that another process of this gateway gave.
     """
     store, feedback = RolloutStore(database), FeedbackStore(database)
-    recorder = Recorder(store, feedback, elsewhere=recall)
+    evidence, leases = EvidenceStore(database), LeaseStore(database)
+    routes = _Routes(registry)
+    tally = Tally(evidence)
+    answers = Answers(
+        tally,
+        feedback,
+        window_s=settings.feedback_window_s,
+        traffic=routes.traffic,
+        elsewhere=recall,
+    )
     mirror = Mirror(
-        recorder,
+        tally,
+        answers,
         workers=settings.mirror_concurrency,
         queue=settings.mirror_queue,
         queue_bytes=settings.mirror_queue_bytes,
         timeout_s=settings.challenger_timeout_s,
         keep_images=settings.keep_disagreeing_images,
     )
+    changes = Changes(store, registry, lifecycle)
     controller = Controller(
         store,
+        evidence,
         feedback,
+        leases,
         registry,
         lifecycle,
-        recorder,
+        tally,
+        changes,
         poll_s=settings.rollout_poll_s,
         lease_s=settings.rollout_lease_s,
         # No request that chose the challenger is under way any more by then.
         unload_after_s=settings.request_timeout_s,
         feedback_window_s=settings.feedback_window_s,
+        answers_kept=settings.feedback_answers,
     )
     evaluations = Evaluations(
         EvaluationStore(database),
         store,
+        leases,
         registry,
         lifecycle,
         folder=settings.data_dir / "evaluation-sets",
-        gateway=recorder.gateway,
+        gateway=tally.gateway,
     )
-    routes = _Routes(registry)
+
+    async def flush() -> None:
+        await answers.flush()
+        await tally.flush()
+
     return RunningRollouts(
-        Trials(routes.traffic, recorder, mirror),
-        Rollouts(store, feedback, registry, lifecycle, controller, recorder, evaluations),
+        Trials(routes.traffic, tally, answers, mirror),
+        Rollouts(
+            store,
+            evidence,
+            feedback,
+            registry,
+            lifecycle,
+            changes,
+            tally,
+            answers,
+            evaluations,
+            feedback_window_s=settings.feedback_window_s,
+        ),
         controller,
-        recorder,
         mirror,
+        flush,
     )
+
+
+async def _flush_regularly(flush: Callable[[], Awaitable[None]]) -> None:
+    """Store what was counted and answered, for ever; at the end once more."""
+    outage = StoreOutage("observations_wait_for_the_store", "observations_stored_again")
+    try:
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            with outage.tolerated():
+                await flush()
+    finally:
+        try:
+            await flush()
+        except StoreUnavailable:
+            log.warning("observations_lost")
 
 
 class _Routes:

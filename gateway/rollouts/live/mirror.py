@@ -6,6 +6,14 @@ wait in a queue that is bounded in number and in bytes; when it is full, a copy 
 counted, and the request counts for neither side. A few workers send them, each with a deadline of
 its own, so that a challenger which hangs holds the workers and nobody else.
 
+Copies yield to callers: while there is no room, each worker rests after a copy for nineteen times
+as long as the copy took, so that copies are a twentieth of a worker's time.
+
+Times are compared like with like: where there is room, a share of the copies is sent to the
+champion once more, by the same worker, before or after the challenger by lot. Where there is none,
+waiting in queues would be compared and not computing: then only Triton's own measurements count
+(`compute.py`).
+
 The copy is the same decoded tensor, kept for it where there is room. If there is none, or if the
 two versions take different inputs, the challenger's side decodes the image again. On both sides
 only the answering itself is timed.
@@ -13,6 +21,7 @@ only the answering itself is timed.
 
 import asyncio
 import hashlib
+import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -24,13 +33,21 @@ import numpy.typing as npt
 import structlog
 
 from gateway.errors import GatewayError
-from gateway.rollouts.live.counting import scores_distance
-from gateway.rollouts.live.recorder import Recorder
+from gateway.rollouts.live.answers import Answers
+from gateway.rollouts.live.counting import StepCounts, in_champion_order, scores_distance
+from gateway.rollouts.live.tally import Tally
+from gateway.rollouts.state.classes import translated
 from gateway.rollouts.state.traffic import Trial
 
 log = structlog.get_logger(__name__)
 
 _TOP = 5
+# Copies of a full machine rest so many times as long as they took.
+_REST = 19.0
+# How long a machine counts as full after it was.
+_BUSY_S = 1.0
+# The share of the copies that the champion answers once more, to compare times.
+_TIMED = 0.5
 
 
 class Input(Protocol):
@@ -59,7 +76,6 @@ class Copy:
         tensor: What the champion was given, if it could be kept; else the challenger's side
             decodes `encoded`.
         scores: What the champion answered, finite; None if it failed.
-        latency_s: How long the champion took; None if it failed.
     """
 
     trial: Trial
@@ -67,7 +83,6 @@ class Copy:
     encoded: bytes
     tensor: Input | None
     scores: npt.NDArray[np.generic] | None
-    latency_s: float | None
 
     @property
     def size_bytes(self) -> int:
@@ -77,14 +92,14 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a challenger answered to a copy: finite scores, and how long it took, in seconds."""
+    """What a version answered to a copy: finite scores, and how long it took, in seconds."""
 
     scores: npt.NDArray[np.generic]
     latency_s: float
 
 
-Ask = Callable[[Copy], Awaitable[Reply]]
-"""Sends a copy to its challenger; raises a GatewayError if that fails."""
+Ask = Callable[[Copy, int], Awaitable[Reply]]
+"""Sends a copy to a version of its model; raises a GatewayError if that fails."""
 
 
 class Mirror:
@@ -92,7 +107,8 @@ class Mirror:
 
     def __init__(
         self,
-        recorder: Recorder,
+        tally: Tally,
+        answers: Answers,
         *,
         workers: int,
         queue: int,
@@ -100,7 +116,8 @@ class Mirror:
         timeout_s: float,
         keep_images: bool,
     ) -> None:
-        self._recorder = recorder
+        self._tally = tally
+        self._answers = answers
         self._workers = workers
         self._limit = queue
         self._limit_bytes = queue_bytes
@@ -110,6 +127,9 @@ class Mirror:
         self._waiting_bytes = 0
         self._arrived = asyncio.Semaphore(0)
         self._tasks: list[asyncio.Task[None]] = []
+        self._lots = random.Random()  # noqa: S311 - it draws lots, no secrets
+        self._full: Callable[[], bool] = lambda: False
+        self._busy_until_s = 0.0
 
     def offer(self, copy: Copy) -> None:
         """
@@ -118,10 +138,11 @@ class Mirror:
         Args:
             copy: Its tensor is the request's, which lets go of it afterwards.
         """
+        self.busy()
         held = self._waiting_bytes + copy.size_bytes
         if len(self._waiting) >= self._limit or held > self._limit_bytes:
-            self._recorder.counts(copy.trial.id).dropped += 1
-            self._remember(copy, None)
+            self._tally.counts(copy.trial.id).dropped += 1
+            self._answers.end_pair(copy.request_id, None)
             return
         if copy.tensor is not None and not copy.tensor.keep():
             copy = replace(copy, tensor=None)
@@ -130,9 +151,22 @@ class Mirror:
         self._waiting_bytes = held
         self._arrived.release()
 
-    def start(self, ask: Ask) -> None:
-        """Begin to send copies."""
+    def start(self, ask: Ask, busy: Callable[[], bool]) -> None:
+        """
+        Begin to send copies.
+
+        Args:
+            ask: Sends one.
+            busy: Whether callers use the machine up.
+        """
+        self._full = busy
         self._tasks = [asyncio.create_task(self._work(ask)) for _ in range(self._workers)]
+
+    def busy(self) -> bool:
+        """Whether callers use the machine up, or did within the last second."""
+        if self._full():
+            self._busy_until_s = time.monotonic() + _BUSY_S
+        return time.monotonic() < self._busy_until_s
 
     async def close(self) -> None:
         """Stop sending; what waits is dropped."""
@@ -143,49 +177,84 @@ class Mirror:
     async def _work(self, ask: Ask) -> None:
         while True:
             await self._arrived.acquire()
-            copy = self._waiting.popleft()
+            copy, began_s = self._waiting.popleft(), time.monotonic()
             self._waiting_bytes -= copy.size_bytes
+            answered = False
             try:
-                await self._send(copy, ask)
+                answered = await self._send(copy, ask)
             except Exception:
                 # One copy is lost, and the next must not be.
                 log.exception("mirror_failed", rollout=copy.trial.id.rollout)
             finally:
                 if copy.tensor is not None:
                     copy.tensor.release()
+                self._answers.end_pair(copy.request_id, None)
+            if answered and self.busy():
+                await asyncio.sleep(_REST * (time.monotonic() - began_s))
 
-    async def _send(self, copy: Copy, ask: Ask) -> None:
-        reply = None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                reply = await ask(copy)
-        except (GatewayError, TimeoutError) as error:
-            log.debug("challenger_failed", rollout=copy.trial.id.rollout, reason=repr(error))
-        counts = self._recorder.counts(copy.trial.id)
-        if copy.latency_s is None:
+    async def _send(self, copy: Copy, ask: Ask) -> bool:
+        """Send a copy and count what came of it; whether the challenger answered."""
+        trial = copy.trial
+        champion_s, first, free = None, self._lots.random() < 0.5, not self.busy()
+        timed = free and copy.scores is not None and self._lots.random() < _TIMED
+        if timed and first:
+            champion_s = await self._time(copy, ask, trial.champion)
+        reply = await self._ask(copy, ask, trial.challenger)
+        if timed and not first:
+            champion_s = await self._time(copy, ask, trial.champion)
+        counts = self._tally.counts(trial.id)
+        if champion_s is not None and reply is not None and not self.busy():
+            counts.champion.timed(champion_s)
+            counts.challenger.timed(reply.latency_s)
+        if copy.scores is None:
             counts.champion.failed()
+            counts.shared += reply is None
         else:
-            counts.champion.answered(copy.latency_s)
+            counts.champion.answered()
         if reply is None:
             counts.challenger.failed()
+            return False
+        counts.challenger.answered()
+        theirs = translated(int(np.argmax(reply.scores)), trial.classes)
+        self._answers.end_pair(copy.request_id, theirs)
+        if copy.scores is not None:
+            await self._compare(copy, copy.scores, reply.scores, theirs, counts)
+        return True
+
+    async def _compare(
+        self,
+        copy: Copy,
+        champion: npt.NDArray[np.generic],
+        challenger: npt.NDArray[np.generic],
+        theirs: int,
+        counts: StepCounts,
+    ) -> None:
+        ours, classes = int(np.argmax(champion)), copy.trial.classes
+        if theirs < 0 or (classes is not None and ours not in classes):
+            counts.apart += 1
+            agree = False
         else:
-            counts.challenger.answered(reply.latency_s)
-        self._remember(copy, None if reply is None else int(np.argmax(reply.scores)))
-        if reply is None or copy.scores is None:
-            return
-        agree = int(np.argmax(reply.scores)) == int(np.argmax(copy.scores))
-        counts.pair(agree=agree, distance=scores_distance(copy.scores, reply.scores))
-        if not agree and self._recorder.wants_sample(copy.trial.id.rollout):
+            agree = ours == theirs
+            distance = scores_distance(
+                champion, in_champion_order(challenger, classes, champion.size)
+            )
+            counts.pair(agree=agree, distance=distance)
+        if not agree and self._tally.wants_sample(copy.trial.id.rollout):
             # Megabytes to digest would hold up the requests on the event loop.
             digest = await asyncio.to_thread(_digest, copy.encoded)
-            self._sample(copy, digest, copy.scores, reply.scores)
+            self._sample(copy, digest, champion, challenger)
 
-    def _remember(self, copy: Copy, challenger_category: int | None) -> None:
-        if copy.scores is not None:
-            category = int(np.argmax(copy.scores))
-            self._recorder.remember_trial(
-                copy.trial, copy.request_id, category, challenger_category
-            )
+    async def _ask(self, copy: Copy, ask: Ask, version: int) -> Reply | None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await ask(copy, version)
+        except (GatewayError, TimeoutError) as error:
+            log.debug("copy_failed", rollout=copy.trial.id.rollout, reason=repr(error))
+            return None
+
+    async def _time(self, copy: Copy, ask: Ask, version: int) -> float | None:
+        reply = await self._ask(copy, ask, version)
+        return None if reply is None else reply.latency_s
 
     def _sample(
         self,
@@ -194,7 +263,7 @@ class Mirror:
         champion: npt.NDArray[np.generic],
         challenger: npt.NDArray[np.generic],
     ) -> None:
-        self._recorder.sample(
+        self._tally.sample(
             {
                 "rollout": copy.trial.id.rollout,
                 "request_id": copy.request_id,

@@ -13,97 +13,215 @@ Errors are bounded over the whole rollout, although every step is looked at agai
 - A challenger that is worse than tolerated on a metric that blocks passes a step with probability
   at most `alpha`: every such metric must be Successful in every step, so no correction is needed
   (an intersection-union test).
+
+Labels decide, likeness explains. Where labels are expected, or have come, accuracy must be shown
+before the shadow is left (unless labels come late) and before the promotion, and agreement and
+score drift block nothing. Where there are none, a failed likeness holds the rollout.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gateway.rollouts.statistics.measures import Measurement, measure
-from gateway.rollouts.statistics.metrics import Metric, MetricName, Strategy
+from gateway.rollouts.statistics.measures import Measurement, labels_seen, measure
+from gateway.rollouts.statistics.metrics import Metric, MetricName, OnFail, Strategy
 from gateway.rollouts.statistics.observations import Observations
+from gateway.rollouts.statistics.planning import more_samples, notice_of
+from gateway.rollouts.statistics.sentences import sentence_of
+from gateway.rollouts.statistics.split import judge_split
 from gateway.rollouts.statistics.verdict import MetricVerdict, Outcome, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    Which step is judged, and when.
+
+    Attributes:
+        strategy: Of its stage.
+        stage, step: Its position.
+        number: Of the check, over the whole rollout.
+        weight: Share of requests that the challenger answers, 0 to 100; of a shadow, 0.
+        last: Nothing but the promotion follows.
+        now: Unix seconds.
+        age_s: How long the step has lasted.
+        left_s: Until its deadline.
+    """
+
+    strategy: Strategy
+    stage: int = 0
+    step: int = 0
+    number: int = 1
+    weight: float = 0.0
+    last: bool = False
+    now: float = 0.0
+    age_s: float = 0.0
+    left_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """
+    What is known of labels.
+
+    Attributes:
+        expected: The plan says that they come, or the model gets some.
+        late: They come so late that no step but the last waits for them.
+        complaints: The share of wrong answers that is complained about; None for a sample.
+    """
+
+    expected: bool = False
+    late: bool = False
+    complaints: float | None = None
+
+
+_NO_LABELS = Feedback()
 
 
 def analyse(
     observations: Observations,
     *,
+    earlier: Sequence[Observations] = (),
     metrics: Sequence[Metric],
-    strategy: Strategy,
+    at: Step,
+    feedback: Feedback = _NO_LABELS,
     comparisons: int,
     min_samples: int,
     alpha: float,
-    stage: int,
-    step: int,
-    now: float,
 ) -> Verdict:
     """
     Judge one step.
 
     Args:
         observations: Counts since the step began, over all gateways.
+        earlier: Counts of the steps before it, of which labels may come late.
         metrics: Of the rollout; those that the strategy cannot observe are left out.
-        strategy: Of the stage.
+        at: Which step, and when.
+        feedback: What is known of labels.
         comparisons: Metrics times judged steps of the whole rollout (`Plan.comparisons`).
         min_samples: Answers of the challenger before the step can pass.
         alpha: Bound on each of the two errors, over the whole rollout.
-        stage: Position of the stage.
-        step: Position of the step in it.
-        now: Unix seconds.
 
     Returns:
-        Failed if any metric failed; Successful if every required one succeeded and there are enough
-        samples; else Inconclusive.
+        Failed if a metric failed that rolls back; Successful if every one that blocks succeeded and
+        there are enough samples; else Inconclusive, and held if a metric failed that holds.
     """
-    judged = tuple(
-        judge(
-            metric,
-            measure(metric, observations),
-            strategy=strategy,
-            needed_to_fail=math.log(comparisons / alpha),
-            needed_to_pass=math.log(1 / alpha),
+    needs = math.log(comparisons / alpha), math.log(1 / alpha)
+    applied = [metric for metric in metrics if metric.applies_to(at.strategy)]
+    measured = {
+        metric.name: measure(metric, observations, earlier, complaints=feedback.complaints)
+        for metric in applied
+    }
+    outcomes = {
+        metric.name: outcome_of(metric, measured[metric.name], needs, observations)
+        for metric in applied
+    }
+    labelled = feedback.expected or labels_seen((*earlier, observations)) > 0
+    situation = _Situation(at, feedback.late, labelled, outcomes, measured)
+    judged = []
+    for metric in applied:
+        required = situation.blocks(metric)
+        more = None
+        if required and outcomes[metric.name] is Outcome.INCONCLUSIVE:
+            more = more_samples(
+                metric, observations, earlier, feedback.complaints, measured[metric.name], needs
+            )
+        judged.append(
+            _verdict(
+                metric,
+                measured[metric.name],
+                outcomes[metric.name],
+                required=required,
+                on_fail=situation.on_fail(metric),
+                more=more,
+            )
         )
-        for metric in metrics
-        if metric.applies_to(strategy)
-    )
-    samples = int(observations.challenger.requests)
-    failed = [verdict for verdict in judged if verdict.outcome is Outcome.FAILED]
-    open_ = [v for v in judged if v.required and v.outcome is not Outcome.SUCCESSFUL]
-    if failed:
-        outcome, sentence = Outcome.FAILED, failed[0].sentence
-    elif samples < min_samples:
-        outcome = Outcome.INCONCLUSIVE
-        sentence = f"The challenger answered {samples:,} of the {min_samples:,} requests asked for."
-    elif open_:
-        outcome, sentence = Outcome.INCONCLUSIVE, open_[0].sentence
-    elif not any(verdict.required for verdict in judged):
-        outcome, sentence = Outcome.INCONCLUSIVE, "No metric is required, so nothing can decide."
-    else:
-        outcome = Outcome.SUCCESSFUL
-        names = ", ".join(verdict.metric for verdict in judged if verdict.required)
-        sentence = (
-            f"After {samples:,} requests the challenger is not worse than tolerated: {names}."
-        )
-    return Verdict(outcome, stage, step, now, samples, judged, sentence)
+    if at.strategy is not Strategy.SHADOW:
+        judged.append(judge_split(observations, at.weight / 100))
+    return _conclude(tuple(judged), observations, at, min_samples)
 
 
-def judge(
+def outcome_of(
     metric: Metric,
     measured: Measurement,
-    *,
-    strategy: Strategy,
-    needed_to_fail: float,
-    needed_to_pass: float,
-) -> MetricVerdict:
-    """Turn one metric's numbers into its verdict; both needs are logarithms of evidence."""
+    needs: tuple[float, float],
+    observations: Observations | None = None,
+) -> Outcome:
+    """What the evidence supports; `needs` are its logarithms, to fail and to pass."""
     fewest = min(measured.champion_samples, measured.challenger_samples)
+    if observations is not None and metric.name in {MetricName.ERROR_RATE, MetricName.LATENCY}:
+        # A caller weighs 1 however often it asks; what is to be held back is a cold start.
+        asked = min(observations.champion_requests, observations.challenger_requests)
+        fewest = max(fewest, asked) if fewest else 0
     if fewest < metric.min_samples:
-        outcome = Outcome.INCONCLUSIVE
-    elif measured.log_worse >= needed_to_fail:
-        outcome = Outcome.FAILED
-    elif measured.log_not_worse >= needed_to_pass:
-        outcome = Outcome.SUCCESSFUL
-    else:
-        outcome = Outcome.INCONCLUSIVE
+        return Outcome.INCONCLUSIVE
+    if measured.log_worse >= needs[0]:
+        return Outcome.FAILED
+    return Outcome.SUCCESSFUL if measured.log_not_worse >= needs[1] else Outcome.INCONCLUSIVE
+
+
+@dataclass(frozen=True, slots=True)
+class _Situation:
+    """What the metrics say together, from which follows what each of them may do."""
+
+    at: Step
+    late: bool
+    labelled: bool
+    outcomes: dict[MetricName, Outcome]
+    measured: dict[MetricName, Measurement]
+
+    def blocks(self, metric: Metric) -> bool:
+        """Whether the step cannot pass before this metric is Successful."""
+        if metric.on_fail is OnFail.OBSERVE:
+            return False
+        if metric.name is MetricName.ACCURACY:
+            return self._accuracy_blocks(metric)
+        if metric.name.explains and self._labels_decide():
+            return False
+        if metric.name is MetricName.LATENCY:
+            # What Triton computed is the better measure, where there is enough of it.
+            computed = self.outcomes.get(MetricName.COMPUTE) is Outcome.SUCCESSFUL
+            return metric.required and not computed
+        if metric.name in {MetricName.COMPUTE, MetricName.SCORE_DRIFT}:
+            return metric.required or self._has_data(metric)
+        return metric.required_in(self.at.strategy)
+
+    def _accuracy_blocks(self, metric: Metric) -> bool:
+        if not (metric.required_in(self.at.strategy) or self.labelled):
+            return False
+        if self.at.last or self.at.strategy is Strategy.AB:
+            return True
+        return not self.late and (self.at.strategy is Strategy.SHADOW or metric.required)
+
+    def on_fail(self, metric: Metric) -> OnFail:
+        """What a failure of this metric does."""
+        if metric.name.explains and metric.on_fail is OnFail.HOLD and self._labels_decide():
+            return OnFail.OBSERVE
+        if metric.name is MetricName.LATENCY and self.at.weight > 50:
+            # The larger arm has the longer queue, whichever version it is.
+            return OnFail.OBSERVE
+        return metric.on_fail
+
+    def _labels_decide(self) -> bool:
+        if self.outcomes.get(MetricName.ACCURACY) is Outcome.SUCCESSFUL:
+            return True
+        return self.labelled and not self.late and MetricName.ACCURACY in self.outcomes
+
+    def _has_data(self, metric: Metric) -> bool:
+        measured = self.measured[metric.name]
+        fewest = min(measured.champion_samples, measured.challenger_samples)
+        return fewest >= metric.min_samples
+
+
+def _verdict(
+    metric: Metric,
+    measured: Measurement,
+    outcome: Outcome,
+    *,
+    required: bool,
+    on_fail: OnFail,
+    more: int | None,
+) -> MetricVerdict:
     return MetricVerdict(
         metric=metric.name,
         outcome=outcome,
@@ -114,74 +232,52 @@ def judge(
         challenger_samples=int(measured.challenger_samples),
         chance_if_tolerable=math.exp(-max(0.0, measured.log_worse)),
         chance_if_worse=math.exp(-max(0.0, measured.log_not_worse)),
-        required=metric.blocks(strategy, fewest),
-        sentence=_sentence(metric, measured, outcome, fewest),
+        required=required,
+        sentence=sentence_of(metric, measured, outcome),
+        on_fail=on_fail,
+        more_samples=more,
     )
 
 
-_LABELS = {
-    MetricName.ERROR_RATE: "error rate",
-    MetricName.LATENCY: "latency",
-    MetricName.ACCURACY: "accuracy",
-    MetricName.AGREEMENT: "agreement with the champion",
-    MetricName.SCORE_DRIFT: "mean distance of the scores",
-}
-
-
-def _sentence(metric: Metric, measured: Measurement, outcome: Outcome, fewest: float) -> str:
-    label = _LABELS[metric.name]
-    if metric.name is MetricName.LATENCY:
-        label = f"p{metric.percentile:g} latency"
-    if not fewest:
-        return f"No data on the {label} yet."
-    if fewest < metric.min_samples:
-        return f"{int(fewest):,} of at least {metric.min_samples:,} samples of the {label} so far."
-    value = f"{label} is {_value(metric, measured.challenger)}"
-    if measured.champion is not None:
-        value += f" against {_value(metric, measured.champion)}"
-    seen = f"over {int(measured.challenger_samples):,}"
-    if not metric.name.paired:
-        seen += f" and {int(measured.champion_samples):,}"
-    tolerated = _tolerated(metric)
-    if outcome is Outcome.FAILED:
-        odds = _odds(measured.log_worse)
-        return (
-            f"The challenger's {value} {seen} answers, worse than the tolerated {tolerated}; "
-            f"chance does this to a tolerable version at most once in {odds}."
+def _conclude(
+    judged: tuple[MetricVerdict, ...], seen: Observations, at: Step, min_samples: int
+) -> Verdict:
+    samples = int(seen.challenger_requests)
+    failed = [verdict for verdict in judged if verdict.outcome is Outcome.FAILED]
+    ends = [verdict for verdict in failed if verdict.on_fail == OnFail.ROLLBACK]
+    holds = [verdict for verdict in failed if verdict.on_fail == OnFail.HOLD]
+    blocking = [verdict for verdict in judged if verdict.required]
+    open_ = [verdict for verdict in blocking if verdict.outcome is not Outcome.SUCCESSFUL]
+    outcome = Outcome.INCONCLUSIVE
+    if ends:
+        outcome, sentence = Outcome.FAILED, ends[0].sentence
+    elif holds:
+        sentence = holds[0].sentence
+    elif samples < min_samples:
+        sentence = f"The challenger answered {samples:,} of the {min_samples:,} requests asked for."
+    elif open_:
+        sentence = open_[0].sentence
+    elif not blocking:
+        sentence = "No metric is required, so nothing can decide."
+    else:
+        outcome = Outcome.SUCCESSFUL
+        names = ", ".join(verdict.metric for verdict in blocking)
+        sentence = (
+            f"After {samples:,} requests the challenger is not worse than tolerated: {names}."
         )
-    if outcome is Outcome.SUCCESSFUL:
-        return f"The challenger's {value} {seen} answers, within the tolerated {tolerated}."
-    return (
-        f"The challenger's {value} {seen} answers: too little evidence to tell it from the "
-        f"tolerated {tolerated}."
+    more_s, notice = None, ""
+    if outcome is Outcome.INCONCLUSIVE:
+        more_s, notice = notice_of(open_, samples, min_samples, age_s=at.age_s, left_s=at.left_s)
+    return Verdict(
+        outcome=outcome,
+        stage=at.stage,
+        step=at.step,
+        at_s=at.now,
+        samples=samples,
+        metrics=judged,
+        sentence=sentence,
+        number=at.number,
+        held=bool(holds) and not ends,
+        more_s=more_s,
+        notice=notice,
     )
-
-
-def _value(metric: Metric, value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    if metric.name is MetricName.LATENCY:
-        return f"{value * 1000:.3g} ms"
-    if metric.name is MetricName.SCORE_DRIFT:
-        return f"{value:.3f}"
-    return f"{value * 100:.2f} %"
-
-
-def _tolerated(metric: Metric) -> str:
-    match metric.name:
-        case MetricName.LATENCY:
-            return f"{metric.tolerated:+.0%}"
-        case MetricName.AGREEMENT:
-            return f"minimum of {(1 - metric.tolerated) * 100:g} %"
-        case MetricName.SCORE_DRIFT:
-            return f"{metric.tolerated:g}"
-        case MetricName.ACCURACY:
-            return f"{-metric.tolerated * 100:+g} points"
-        case MetricName.ERROR_RATE:
-            return f"{metric.tolerated * 100:+g} points"
-
-
-def _odds(log_evidence: float) -> str:
-    if log_evidence > math.log(1e6):
-        return "a million"
-    return f"{int(math.exp(log_evidence)):,}"

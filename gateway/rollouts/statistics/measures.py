@@ -1,22 +1,28 @@
 """
 The numbers of each metric: the values of both sides, and the evidence for and against.
 
+Accuracy is measured over the whole rollout, so a label that comes late counts where its answer was
+given: the evidence of several steps is put together (see `_together`). Everything else is measured
+in the current step.
+
 Source of the tests: `evidence`. What the columns mean: `metrics`.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gateway.rollouts.statistics import evidence
+from gateway.rollouts.statistics.histogram import DISTANCE_BUCKETS, LATENCY_BUCKETS
+from gateway.rollouts.statistics.latency_limits import latency_limits
 from gateway.rollouts.statistics.metrics import Metric, MetricName
-from gateway.rollouts.statistics.observations import (
-    DISTANCE_BUCKETS,
-    LATENCY_BUCKETS,
-    Observations,
-    buckets_in_ratio,
-)
+from gateway.rollouts.statistics.observations import Arm, Observations, Pairs
+
+# So many labels of which none says "right" are complaints, whatever the plan calls them.
+_COMPLAINTS_FROM = 20
+_PAIR_VALUES = np.array([0.0, 0.5, 1.0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,57 +40,147 @@ class Measurement:
     log_not_worse: float
 
 
-def measure(metric: Metric, observations: Observations) -> Measurement:
-    """The numbers of one metric; zero samples where nothing was observed."""
-    return _MEASURES[metric.name](metric, observations)
+def measure(
+    metric: Metric,
+    seen: Observations,
+    earlier: Sequence[Observations] = (),
+    *,
+    complaints: float | None = None,
+) -> Measurement:
+    """
+    The numbers of one metric; zero samples where nothing was observed.
 
-
-def _error_rate(metric: Metric, seen: Observations) -> Measurement:
-    champion, challenger = seen.champion, seen.challenger
-    return _rates(
-        metric, champion.errors, champion.requests, challenger.errors, challenger.requests
+    Args:
+        metric: Which.
+        seen: Counts of the current step.
+        earlier: Counts of the steps before it, for accuracy.
+        complaints: The share of wrong answers that is complained about, if feedback is complaints.
+    """
+    if metric.name is not MetricName.ACCURACY:
+        return _MEASURES[metric.name](metric, seen)
+    steps = (*earlier, seen)
+    if complaints is None and looks_like_complaints(steps):
+        complaints = 1.0
+    return (
+        _accuracy(metric, steps) if complaints is None else _complaints(metric, steps, complaints)
     )
 
 
-def _accuracy(metric: Metric, seen: Observations) -> Measurement:
-    pairs = seen.pairs
-    champion, challenger = seen.champion, seen.challenger
-    if not pairs.labelled:
-        wrong = _rates(
-            metric, champion.wrong, champion.labelled, challenger.wrong, challenger.labelled
-        )
-        return Measurement(
-            None if wrong.champion is None else 1 - wrong.champion,
-            None if wrong.challenger is None else 1 - wrong.challenger,
-            wrong.champion_samples,
-            wrong.challenger_samples,
-            wrong.log_worse,
-            wrong.log_not_worse,
-        )
-    # Each pair is worth 0 (only the challenger right), ½ or 1 (only the champion right); the mean
-    # is (1 + loss of accuracy) / 2. Pairs on which both are right or both wrong hardly move the
-    # wealth, which is what makes the paired test stronger than two separate arms (as McNemar's).
-    lost, won = pairs.only_champion_right, pairs.only_challenger_right
-    counts = np.array([won, pairs.labelled - lost - won, lost])
-    values = np.array([0.0, 0.5, 1.0])
-    mean = (1 + metric.tolerated) / 2
+def looks_like_complaints(steps: Sequence[Observations]) -> bool:
+    """Whether all feedback so far says that the answer which the caller saw was wrong."""
+    labelled, wrong = 0.0, 0.0
+    for seen in steps:
+        for arm in (seen.champion_evidence, seen.challenger_evidence):
+            if arm is seen.challenger_evidence and seen.pairs.labelled:
+                continue  # in shadow nobody saw the challenger's answer
+            labelled += arm.labelled
+            wrong += arm.wrong
+    return labelled >= _COMPLAINTS_FROM and wrong == labelled
+
+
+def labels_seen(steps: Sequence[Observations]) -> float:
+    """How many labels came so far, over all steps; 0 only if there was none."""
+    return sum(
+        seen.pairs.labelled + seen.champion_evidence.labelled + seen.challenger_evidence.labelled
+        for seen in steps
+    )
+
+
+def _error_rate(metric: Metric, seen: Observations) -> Measurement:
+    champion, challenger = seen.champion_evidence, seen.challenger_evidence
+    return _rates(
+        metric.tolerated,
+        (champion.errors, champion.requests, challenger.errors, challenger.requests),
+    )
+
+
+def _accuracy(metric: Metric, steps: Sequence[Observations]) -> Measurement:
+    """
+    Pairs of all steps together, and the two arms of each step that has no pairs.
+
+    Each pair is worth 0 (only the challenger right), ½ or 1 (only the champion right); the mean is
+    (1 + loss of accuracy) / 2. Pairs on which both are right or both wrong hardly move the wealth,
+    which makes the paired test stronger than two separate arms (as McNemar's).
+    """
+    pairs = sum((seen.pairs for seen in steps), Pairs())
+    champion = sum((seen.champion_evidence for seen in steps), Arm())
+    challenger = sum((seen.challenger_evidence for seen in steps), Arm())
+    games = []
+    if pairs.labelled:
+        lost, won = pairs.only_champion_right, pairs.only_challenger_right
+        games.append(_lost(metric.tolerated, pairs.labelled, lost, won))
+    apart = [seen for seen in steps if not seen.pairs.labelled]
+    for seen in apart:
+        one, other = seen.champion_evidence, seen.challenger_evidence
+        if one.labelled and other.labelled:
+            counts = (one.wrong, one.labelled, other.wrong, other.labelled)
+            games.append(_both(_rates(metric.tolerated, counts)))
+    worse, not_worse = _together(games)
     return Measurement(
         _ratio(champion.labelled - champion.wrong, champion.labelled),
         _ratio(challenger.labelled - challenger.wrong, challenger.labelled),
-        pairs.labelled,
-        pairs.labelled,
-        float(evidence.evidence_above(values, counts, mean)),
-        float(evidence.evidence_below(values, counts, mean)),
+        pairs.labelled + sum(seen.champion_evidence.labelled for seen in apart),
+        pairs.labelled + sum(seen.challenger_evidence.labelled for seen in apart),
+        worse,
+        not_worse,
+    )
+
+
+def _complaints(metric: Metric, steps: Sequence[Observations], fraction: float) -> Measurement:
+    """
+    Complaints for each answer that a caller saw, in both arms. Only canary and A/B steps tell: in
+    shadow all complaints are about the champion.
+    """
+    games = []
+    champion, challenger = Arm(), Arm()
+    for seen in steps:
+        one, other = seen.champion_evidence, seen.challenger_evidence
+        if seen.pairs.compared or seen.pairs.labelled or not other.requests:
+            continue
+        counts = (one.wrong, one.requests, other.wrong, other.requests)
+        games.append(_both(_rates(metric.tolerated * fraction, counts)))
+        champion, challenger = champion + one, challenger + other
+    worse, not_worse = _together(games)
+    return Measurement(
+        _ratio(champion.requests - champion.wrong, champion.requests),
+        _ratio(challenger.requests - challenger.wrong, challenger.requests),
+        champion.requests,
+        challenger.requests,
+        worse,
+        not_worse,
+    )
+
+
+def _class_recall(metric: Metric, seen: Observations) -> Measurement:
+    """The class that lost most; with K classes the evidence against it counts a K-th."""
+    known = {key: of for key, of in seen.classes.items() if of.labelled >= metric.min_samples}
+    if not known:
+        return Measurement(None, None, 0, 0, 0.0, 0.0)
+    judged = {
+        key: _lost(metric.tolerated, of.labelled, of.only_champion_right, of.only_challenger_right)
+        for key, of in known.items()
+    }
+    worst = max(judged, key=lambda key: judged[key][0])
+    of = known[worst]
+    return Measurement(
+        float(worst),
+        (of.only_challenger_right - of.only_champion_right) / of.labelled,
+        of.labelled,
+        of.labelled,
+        judged[worst][0] - math.log(len(judged)),
+        min(not_worse for _, not_worse in judged.values()),
     )
 
 
 def _latency(metric: Metric, seen: Observations) -> Measurement:
-    champion, challenger = seen.champion.latencies, seen.challenger.latencies
-    worse, not_worse = evidence.percentile_ratio(
+    champion, challenger = seen.champion_evidence.latencies, seen.challenger_evidence.latencies
+    surely, perhaps = latency_limits(metric)
+    worse, not_worse = evidence.percentiles(
         champion.dense(LATENCY_BUCKETS),
         challenger.dense(LATENCY_BUCKETS),
         percentile=metric.percentile,
-        ratio_in_buckets=buckets_in_ratio(1 + metric.tolerated),
+        surely=surely,
+        perhaps=perhaps,
     )
     return Measurement(
         champion.latency_s(metric.percentile),
@@ -93,6 +189,19 @@ def _latency(metric: Metric, seen: Observations) -> Measurement:
         challenger.total,
         float(worse),
         float(not_worse),
+    )
+
+
+def _compute(metric: Metric, seen: Observations) -> Measurement:  # noqa: ARG001 - as the others
+    """In how many windows the challenger was slower than tolerated: by chance in half of them."""
+    compute = seen.compute
+    return Measurement(
+        _ratio(compute.champion_s, compute.champion_runs),
+        _ratio(compute.challenger_s, compute.challenger_runs),
+        compute.windows,
+        compute.windows,
+        float(evidence.rate_above(compute.slower, compute.windows, 0.5)),
+        float(evidence.rate_below(compute.slower, compute.windows, 0.5)),
     )
 
 
@@ -128,28 +237,52 @@ def _score_drift(metric: Metric, seen: Observations) -> Measurement:
 _MEASURES: dict[MetricName, Callable[[Metric, Observations], Measurement]] = {
     MetricName.ERROR_RATE: _error_rate,
     MetricName.LATENCY: _latency,
-    MetricName.ACCURACY: _accuracy,
+    MetricName.COMPUTE: _compute,
+    MetricName.CLASS_RECALL: _class_recall,
     MetricName.AGREEMENT: _agreement,
     MetricName.SCORE_DRIFT: _score_drift,
 }
 
 
-def _rates(
-    metric: Metric,
-    champion_hits: float,
-    champion_trials: float,
-    challenger_hits: float,
-    challenger_trials: float,
-) -> Measurement:
-    counts = (champion_hits, champion_trials, challenger_hits, challenger_trials)
+def _lost(tolerated: float, labelled: float, lost: float, won: float) -> tuple[float, float]:
+    """Evidence that a loss of accuracy is above what is tolerated, and that it is below."""
+    counts = np.array([won, labelled - lost - won, lost])
+    mean = (1 + tolerated) / 2
+    return (
+        float(evidence.evidence_above(_PAIR_VALUES, counts, mean)),
+        float(evidence.evidence_below(_PAIR_VALUES, counts, mean)),
+    )
+
+
+def _rates(tolerated: float, counts: tuple[float, float, float, float]) -> Measurement:
+    """Hits and trials of the champion, then of the challenger."""
+    champion_hits, champion_trials, challenger_hits, challenger_trials = counts
     return Measurement(
         _ratio(champion_hits, champion_trials),
         _ratio(challenger_hits, challenger_trials),
         champion_trials,
         challenger_trials,
-        float(evidence.difference_above(*counts, metric.tolerated)),
-        float(evidence.difference_below(*counts, metric.tolerated)),
+        float(evidence.difference_above(*counts, tolerated)),
+        float(evidence.difference_below(*counts, tolerated)),
     )
+
+
+def _both(measured: Measurement) -> tuple[float, float]:
+    return measured.log_worse, measured.log_not_worse
+
+
+def _together(games: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """
+    The evidence of several games on the same question. One part of the wealth stays in each game by
+    itself, and one part is carried from game to game: the mean of the parts is a fair game, too,
+    and a short game costs little.
+    """
+    if len(games) < 2:
+        return games[0] if games else (0.0, 0.0)
+    table = np.array(games)
+    parts = np.vstack([table, table.sum(axis=0)])
+    worse, not_worse = np.logaddexp.reduce(parts, axis=0) - math.log(len(parts))
+    return float(worse), float(not_worse)
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -3,84 +3,18 @@ What has been observed in one step of a rollout: small counts that are merged by
 
 No sample is kept. Every gateway counts for itself and the controller adds the counts up, so it does
 not matter who saw which request or in which order. Latencies go into logarithmic buckets (growth
-2^(1/32), so a percentile is known to 2.2 %), score distances into fifty equal ones.
+2^(1/320): two neighbouring edges differ by 0.22 %), score distances into fifty equal ones.
 
-Counts are floats only so that expected counts can be planned with; observed ones are whole.
+Counts are floats because callers that name themselves have fractional weights, and so that expected
+counts can be planned with.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
-import numpy as np
-import numpy.typing as npt
-
+from gateway.rollouts.statistics.histogram import NOTHING, Histogram
 from gateway.rollouts.stored import Stored
-
-LATENCY_BUCKETS = 640
-LATENCY_BUCKETS_PER_DOUBLING = 32
-SHORTEST_LATENCY_S = 1e-4  # the last bucket begins at 103 s
-DISTANCE_BUCKETS = 50
-
-
-def latency_bucket(latency_s: float) -> int:
-    """The bucket of a latency in seconds, 0 to LATENCY_BUCKETS - 1."""
-    if latency_s <= SHORTEST_LATENCY_S:
-        return 0
-    place = int(LATENCY_BUCKETS_PER_DOUBLING * math.log2(latency_s / SHORTEST_LATENCY_S))
-    return min(place, LATENCY_BUCKETS - 1)
-
-
-def distance_bucket(distance: float) -> int:
-    """The bucket of a distance of two score vectors in [0, 1] (total variation, for example)."""
-    return min(max(int(distance * DISTANCE_BUCKETS), 0), DISTANCE_BUCKETS - 1)
-
-
-def buckets_in_ratio(ratio: float) -> float:
-    """By how many latency buckets a latency moves when it is multiplied by `ratio`."""
-    return LATENCY_BUCKETS_PER_DOUBLING * math.log2(ratio)
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Counts by bucket; buckets that are not named are empty."""
-
-    counts: Mapping[int, float] = field(default_factory=dict)
-
-    @property
-    def total(self) -> float:
-        """Number of observations."""
-        return sum(self.counts.values())
-
-    def dense(self, buckets: int) -> npt.NDArray[np.float64]:
-        """All buckets; float64, shape [buckets]."""
-        row = np.zeros(buckets)
-        for bucket, count in self.counts.items():
-            row[min(bucket, buckets - 1)] += count
-        return row
-
-    def latency_s(self, percentile: float) -> float | None:
-        """A percentile of a histogram of latencies, in seconds, to 2.2 %; None without data."""
-        total = self.total
-        if not total:
-            return None
-        seen = 0.0
-        place = 0
-        for place in sorted(self.counts):
-            seen += self.counts[place]
-            if seen >= total * percentile / 100:
-                break
-        return float(SHORTEST_LATENCY_S * 2 ** ((place + 0.5) / LATENCY_BUCKETS_PER_DOUBLING))
-
-    def __add__(self, other: "Histogram") -> "Histogram":
-        merged = dict(self.counts)
-        for bucket, count in other.counts.items():
-            merged[bucket] = merged.get(bucket, 0) + count
-        return Histogram(merged)
-
-    def scaled(self, factor: float) -> "Histogram":
-        """Every count times `factor`."""
-        return Histogram({bucket: count * factor for bucket, count in self.counts.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +32,7 @@ class Arm:
 
     requests: float = 0
     errors: float = 0
-    latencies: Histogram = Histogram()
+    latencies: Histogram = NOTHING
     labelled: float = 0
     wrong: float = 0
 
@@ -138,7 +72,7 @@ class Pairs:
 
     compared: float = 0
     disagreed: float = 0
-    distances: Histogram = Histogram()
+    distances: Histogram = NOTHING
     labelled: float = 0
     only_champion_right: float = 0
     only_challenger_right: float = 0
@@ -166,18 +100,118 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassPairs:
+    """Labelled pairs of one true class; the fields as in `Pairs`."""
+
+    labelled: float = 0
+    only_champion_right: float = 0
+    only_challenger_right: float = 0
+
+    def __add__(self, other: "ClassPairs") -> "ClassPairs":
+        return ClassPairs(
+            self.labelled + other.labelled,
+            self.only_champion_right + other.only_champion_right,
+            self.only_challenger_right + other.only_challenger_right,
+        )
+
+    def scaled(self, factor: float) -> "ClassPairs":
+        """Every count times `factor`."""
+        return ClassPairs(
+            self.labelled * factor,
+            self.only_champion_right * factor,
+            self.only_challenger_right * factor,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """
+    What Triton says of its own computing. A window is a short time in which both versions computed
+    something; in each the mean computing times of the two are compared.
+
+    Attributes:
+        windows: How many there were.
+        slower: Those in which the challenger's mean was above what is tolerated.
+        champion_s, challenger_s: All computing time in them, in seconds.
+        champion_runs, challenger_runs: The inferences that took it.
+    """
+
+    windows: float = 0
+    slower: float = 0
+    champion_s: float = 0
+    challenger_s: float = 0
+    champion_runs: float = 0
+    challenger_runs: float = 0
+
+    def __add__(self, other: "Compute") -> "Compute":
+        return Compute(
+            self.windows + other.windows,
+            self.slower + other.slower,
+            self.champion_s + other.champion_s,
+            self.challenger_s + other.challenger_s,
+            self.champion_runs + other.champion_runs,
+            self.challenger_runs + other.challenger_runs,
+        )
+
+    def scaled(self, factor: float) -> "Compute":
+        """Every count and time times `factor`."""
+        return Compute(
+            self.windows * factor,
+            self.slower * factor,
+            self.champion_s * factor,
+            self.challenger_s * factor,
+            self.champion_runs * factor,
+            self.challenger_runs * factor,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Observations(Stored):
-    """Everything counted since one step began, over all gateways."""
+    """
+    Everything counted since one step began.
+
+    Attributes:
+        champion, challenger: Their answers to requests that name no caller.
+        pairs: Requests that both answered.
+        callers_champion, callers_challenger: Callers that are complete, each with a weight of 1.
+        of_callers_champion, of_callers_challenger: All requests of named callers.
+        classes: Labelled pairs by true class.
+        apart: Answers and labels of a class that only one version knows.
+        shared: Requests that both versions failed.
+        capped: Requests that the challenger was spared, to keep to its weight.
+        compute: What Triton says of its computing.
+    """
 
     champion: Arm = Arm()
     challenger: Arm = Arm()
     pairs: Pairs = Pairs()
+    callers_champion: Arm = Arm()
+    callers_challenger: Arm = Arm()
+    of_callers_champion: float = 0
+    of_callers_challenger: float = 0
+    classes: Mapping[int, ClassPairs] = field(default_factory=dict)
+    apart: float = 0
+    shared: float = 0
+    capped: float = 0
+    compute: Compute = Compute()
 
     def __add__(self, other: "Observations") -> "Observations":
+        classes = dict(self.classes)
+        for category, counts in other.classes.items():
+            classes[category] = classes.get(category, ClassPairs()) + counts
         return Observations(
             champion=self.champion + other.champion,
             challenger=self.challenger + other.challenger,
             pairs=self.pairs + other.pairs,
+            callers_champion=self.callers_champion + other.callers_champion,
+            callers_challenger=self.callers_challenger + other.callers_challenger,
+            of_callers_champion=self.of_callers_champion + other.of_callers_champion,
+            of_callers_challenger=self.of_callers_challenger + other.of_callers_challenger,
+            classes=classes,
+            apart=self.apart + other.apart,
+            shared=self.shared + other.shared,
+            capped=self.capped + other.capped,
+            compute=self.compute + other.compute,
         )
 
     def scaled(self, factor: float) -> "Observations":
@@ -186,4 +220,50 @@ class Observations(Stored):
             champion=self.champion.scaled(factor),
             challenger=self.challenger.scaled(factor),
             pairs=self.pairs.scaled(factor),
+            callers_champion=self.callers_champion.scaled(factor),
+            callers_challenger=self.callers_challenger.scaled(factor),
+            of_callers_champion=self.of_callers_champion * factor,
+            of_callers_challenger=self.of_callers_challenger * factor,
+            classes={key: counts.scaled(factor) for key, counts in self.classes.items()},
+            apart=self.apart * factor,
+            shared=self.shared * factor,
+            capped=self.capped * factor,
+            compute=self.compute.scaled(factor),
         )
+
+    @property
+    def champion_requests(self) -> float:
+        """Requests that the champion was asked, by whomever."""
+        return self.champion.requests + self.of_callers_champion
+
+    @property
+    def challenger_requests(self) -> float:
+        """Requests that the challenger was asked, by whomever."""
+        return self.challenger.requests + self.of_callers_challenger
+
+    @property
+    def champion_evidence(self) -> Arm:
+        """The champion's independent observations: single requests, and complete callers."""
+        return self.champion + self.callers_champion
+
+    @property
+    def challenger_evidence(self) -> Arm:
+        """The challenger's independent observations: single requests, and complete callers."""
+        return self.challenger + self.callers_challenger
+
+
+def merged(parts: Iterable[Observations]) -> Observations:
+    """
+    Add up what several gateways counted. A complete caller weighs 1 in all, however many gateways
+    saw it.
+    """
+    found = tuple(parts)
+    added = reduce(lambda one, other: one + other, found, Observations())
+    saw_callers = sum(part.of_callers_champion + part.of_callers_challenger > 0 for part in found)
+    if saw_callers < 2:
+        return added
+    return replace(
+        added,
+        callers_champion=added.callers_champion.scaled(1 / saw_callers),
+        callers_challenger=added.callers_challenger.scaled(1 / saw_callers),
+    )

@@ -38,6 +38,9 @@ class MetricVerdict:
             than tolerated.
         required: The step cannot pass before this metric is Successful.
         sentence: The same for people.
+        on_fail: What a failure does: roll back, hold the rollout, or nothing.
+        more_samples: How many more samples of the challenger the decision needs, if the rates stay
+            as they are; None where it is decided, or no number would decide it.
     """
 
     metric: str
@@ -51,13 +54,29 @@ class MetricVerdict:
     chance_if_worse: float
     required: bool
     sentence: str
+    on_fail: str = "rollback"
+    more_samples: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Stored):
     """
-    One check of one step. `stage` and `step` say which, `at_s` (Unix seconds) when: with them a
-    verdict that arrives twice, or late, changes nothing.
+    One check of one step.
+
+    Attributes:
+        outcome: What follows from all metrics.
+        stage, step: Which step was judged.
+        at_s: When, Unix seconds; for people only.
+        samples: Requests of the challenger in the step.
+        metrics: Each metric's verdict.
+        sentence: The reason for the outcome.
+        number: Counts the checks of a rollout from 1: a verdict that arrives twice, or late,
+            changes nothing.
+        held: A metric failed that does not roll back: a human should look at it, unless labels
+            overrule it.
+        more_s: In how many seconds the decision is due at the rate seen; None where it is decided,
+            or cannot be told.
+        notice: That it will not be decided before its deadline, and what would help; "" if it will.
     """
 
     outcome: Outcome
@@ -67,3 +86,7 @@ class Verdict(Stored):
     samples: int
     metrics: tuple[MetricVerdict, ...]
     sentence: str
+    number: int = 0
+    held: bool = False
+    more_s: float | None = None
+    notice: str = ""

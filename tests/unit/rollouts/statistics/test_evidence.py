@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,21 +88,30 @@ def test_looking_after_every_request_keeps_the_error_bound() -> None:
     assert np.mean(naive.min(axis=1) <= 0.05) > 0.2  # what repeated classical tests would do
 
 
-def test_percentile_ratio_tells_slower_from_equal() -> None:
+def _limits(buckets: int, shift: float) -> dict[str, Any]:
+    """The limits of a ratio of `shift` logarithmic buckets."""
+    here = np.arange(buckets)
+    return {
+        "surely": np.clip(here + 1 + math.ceil(shift), 1, buckets),
+        "perhaps": np.clip(here + math.floor(shift), 0, buckets - 1),
+    }
+
+
+def test_percentiles_tells_slower_from_equal() -> None:
     """A percentile 50 % higher is found, an equal one is shown to be within 20 %."""
     shares = np.diff(stats.norm.cdf(np.log(2 ** (np.arange(-320, 321) / 32)) / 0.3))
     equal = 1000 * shares
     slower = np.roll(equal, round(32 * math.log2(1.5)))
     shift = 32 * math.log2(1.2)
-    worse, not_worse = evidence.percentile_ratio(
-        equal, np.stack([slower, equal]), percentile=95, ratio_in_buckets=shift
+    worse, not_worse = evidence.percentiles(
+        equal, np.stack([slower, equal]), percentile=95, **_limits(640, shift)
     )
     assert worse[0] > math.log(1000) > 0 > worse[1]
     assert not_worse[1] > math.log(20) > 0 > not_worse[0]
 
 
 @pytest.mark.slow
-def test_percentile_ratio_at_the_edge_keeps_the_error_bound() -> None:
+def test_percentiles_at_the_edge_keeps_the_error_bound() -> None:
     """A challenger exactly at the tolerated ratio is seldom called worse, or better."""
     rng = np.random.default_rng(11)
     runs, looks, per_look = 300, 60, 50
@@ -116,8 +126,8 @@ def test_percentile_ratio_at_the_edge_keeps_the_error_bound() -> None:
             at = np.repeat(np.arange(looks), per_look)
             np.add.at(one_hot[arm], (at, places[arm, run]), 1)
         champion, challenger = np.cumsum(one_hot, axis=1)
-        above, below = evidence.percentile_ratio(
-            champion, challenger, percentile=90, ratio_in_buckets=32 * math.log2(1.25)
+        above, below = evidence.percentiles(
+            champion, challenger, percentile=90, **_limits(160, 32 * math.log2(1.25))
         )
         least += max(above.max(), below.max()) >= math.log(20)
     assert least / runs <= 0.1  # two questions at 5 % each

@@ -1,0 +1,66 @@
+"""A rollout as `gateway rollout watch` draws it."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+_COLOURS = {
+    "Successful": "green",
+    "Succeeded": "green",
+    "Failed": "red",
+    "Waiting": "yellow",
+}
+
+
+def picture(state: dict[str, Any]) -> Group:
+    """Draw its phase, its share, its last verdict and its forecast."""
+    paused = " (paused)" if state["paused"] else ""
+    share = "mirrored" if state["strategy"] == "shadow" else "weight"
+    value = state["mirror_share"] if share == "mirrored" else state["weight"]
+    head = Text.assemble(
+        (f"{state['model']}  {state['champion']} → {state['challenger']}  ", "bold"),
+        coloured(state["phase"]),
+        f"{paused}  {state['strategy']} step {state['step'] + 1}  {share} {value:g} %",
+    )
+    table = Table("metric", "champion", "challenger", "tolerated", "samples", "verdict")
+    verdict = state["verdicts"][-1] if state["verdicts"] else None
+    for metric in verdict["metrics"] if verdict else []:
+        table.add_row(
+            metric["metric"],
+            _number(metric["champion"]),
+            _number(metric["challenger"]),
+            _number(metric["tolerated"]),
+            f"{metric['challenger_samples']:,}",
+            coloured(metric["outcome"]),
+        )
+    last = verdict["sentence"] if verdict else "No check yet."
+    dropped = state["shadow_dropped"]
+    return Group(
+        head,
+        ProgressBar(total=100, completed=value, width=60),
+        table,
+        Text(last),
+        Text(state["reason"], style="dim"),
+        Text(_forecast(state), style="yellow" if state["notice"] else "dim"),
+        *(Text(warning, style="yellow") for warning in state["warnings"]),
+        Text(f"{dropped:,} copies dropped" if dropped else ""),
+    )
+
+
+def _forecast(state: dict[str, Any]) -> str:
+    """Tell when the step is due to be decided, or why that would be too late."""
+    if state["notice"]:
+        return str(state["notice"])
+    return f"Due about {state['due_at'][:16]} UTC." if state["due_at"] else ""
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def coloured(word: str) -> Text:
+    """Colour an outcome or a phase."""
+    return Text(word, style=_COLOURS.get(word, "default"))
