@@ -105,10 +105,14 @@ class Classifier(HttpUser):
 
 
 class Visitor(HttpUser):
-    """Somebody who looks around."""
+    """Somebody who looks around, and begins with the list."""
 
     weight = 3
     wait_time = constant_throughput(1)
+
+    def on_start(self) -> None:
+        """List the names, so that however short a run is, it has a list in it."""
+        self.list_models()
 
     @task(3)
     def list_models(self) -> None:

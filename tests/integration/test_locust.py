@@ -22,8 +22,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 
 def _locust(gateway: GatewayProcess, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "locust", "-f", str(_FILE), "--headless", "--only-summary"]
+    # All users begin at once, and what one has begun when the time is up is waited for: a run has
+    # a request of each kind, however slow the machine.
+    length = ["-u", "20", "-r", "20", "-t", "2s", "--stop-timeout", "60"]
     return subprocess.run(
-        [*command, "-u", "20", "-r", "20", "-t", "2s", "--host", gateway.url, *options],
+        [*command, *length, "--host", gateway.url, *options],
         capture_output=True,
         text=True,
         check=False,

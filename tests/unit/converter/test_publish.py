@@ -234,7 +234,10 @@ def test_version_is_immutable(tmp_path: Path, source: Path, repository: Path) ->
 def test_concurrent_publishers_get_one_version_each(
     first: bool, tmp_path: Path, repository: Path
 ) -> None:
-    """Of several that publish one number at once, one succeeds and its model is the one there."""
+    """
+    Of several that publish one number at once, each with other tensors, one succeeds, and its
+    model is the only one there, in the Triton model of its tensors.
+    """
     if not first:
         original_model(tmp_path / "base.onnx", 5)
         _publish(tmp_path / "base.onnx", repository, 1)
@@ -260,7 +263,11 @@ def test_concurrent_publishers_get_one_version_each(
     losers = [outcome for outcome in outcomes if isinstance(outcome, ToolError)]
     assert {type(error) for error in losers} == {VersionExists}
     assert read_published(repository, "m", 2).digest == winner.digest
-    assert (repository / "m/config.pbtxt").read_text() == winner.config_text
+    (version,) = repository.glob("m*/2")
+    config = version.parent / "config.pbtxt"
+    assert config.read_text() == winner.config_text
+    assert model_config.parse(winner.config_text).name == version.parent.name
+    assert published_versions(repository, "m") == ([2] if first else [1, 2])
     assert not list((repository / STAGING).iterdir())
 
 
