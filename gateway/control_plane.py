@@ -18,11 +18,12 @@ from typing import Protocol
 from gateway.background import run_in_background
 from gateway.demo import DEMO_MODEL, publish_demo
 from gateway.peers import NoPeers, Peers
+from gateway.registry.adoption import adopt_repository
 from gateway.registry.artifacts import Artifacts
 from gateway.registry.desired import DesiredState, follow_names
 from gateway.registry.lifecycle import Lifecycle, LifecycleObserver, LocalLifecycle
+from gateway.registry.models_folder import ModelsFolder
 from gateway.registry.registry import Registry
-from gateway.registry.sources import ModelsFolder, adopt_repository
 from gateway.registry.versions import Catalog
 from gateway.settings import Settings
 from gateway.telemetry.tracing import triton_arguments
@@ -41,8 +42,8 @@ _MARGIN_S = 5.0
 class Folder(Protocol):
     """A folder of models."""
 
-    async def sync(self) -> None:
-        """Publish what is new or changed in it."""
+    async def sync(self, name: str | None = None) -> None:
+        """Take in what is new, changed or gone in it: of one name, or of all."""
 
 
 @dataclass(frozen=True, slots=True)

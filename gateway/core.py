@@ -14,9 +14,9 @@ from gateway.access_opening import open_keyring, warn_while_open
 from gateway.background import run_in_background
 from gateway.control_plane import Control, ControlPlane
 from gateway.metrics.metrics import Metrics, open_metrics
+from gateway.registry.adoption import REPOSITORY
 from gateway.registry.registration import Registration
 from gateway.registry.registry import Registry
-from gateway.registry.sources import REPOSITORY
 from gateway.registry.staging import open_staging
 from gateway.registry.validation.validator import Validator
 from gateway.settings import Settings

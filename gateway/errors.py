@@ -33,6 +33,7 @@ maps a class to a status.
     │   └── KeyNotFound         key_not_found
     ├── Conflict                the state of the server forbids it
     │   ├── ModelNotLoaded      model_not_loaded
+    │   ├── LoadSuperseded      load_superseded
     │   ├── NameConflict        name_conflict
     │   ├── SignatureConflict   signature_conflict
     │   ├── VersionConflict     version_exists
@@ -272,6 +273,12 @@ class ModelNotLoaded(Conflict):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"No model with name {name} has been loaded.")
+
+
+class LoadSuperseded(Conflict):
+    """The version was unloaded while its load was waited for: the later wish counts."""
+
+    code = "load_superseded"
 
 
 class NameConflict(Conflict):

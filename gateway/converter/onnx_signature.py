@@ -30,6 +30,7 @@ __all__ = [
     "TensorSignature",
     "accepts_inputs",
     "check_classifier",
+    "ends_in_softmax",
     "read_graph",
     "read_signature",
     "real_inputs",
@@ -64,6 +65,10 @@ _TRITON_DTYPES: Mapping[int, str] = {
     TensorProto.DOUBLE: "FP64",
     TensorProto.STRING: "BYTES",
 }
+# Operators whose output holds the values of their first input.
+_SAME_VALUES = frozenset(
+    {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)
 # A shape as far as it is known: None if not even the rank is.
 _KnownShape = Shape | None
 
@@ -155,6 +160,15 @@ def accepts_inputs(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -
     del concrete.graph.value_info[:]
     _forget_shapes(concrete.graph.output)
     return _infer(concrete, strict=True) is not None
+
+
+def ends_in_softmax(model: onnx.ModelProto) -> bool:
+    """Whether the first output is a softmax, perhaps in another shape or datatype."""
+    producers = {name: node for node in model.graph.node for name in node.output if name}
+    name = model.graph.output[0].name if model.graph.output else ""
+    while (node := producers.get(name)) is not None and node.op_type in _SAME_VALUES:
+        name = node.input[0]
+    return node is not None and node.op_type == "Softmax"
 
 
 def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

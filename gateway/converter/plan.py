@@ -16,6 +16,7 @@ from gateway.converter.model_config import ConfigOptions
 from gateway.converter.onnx_signature import (
     MAX_FILE_BYTES,
     accepts_inputs,
+    ends_in_softmax,
     read_graph,
     signature_of,
 )
@@ -47,6 +48,17 @@ class Plan:
     config: pb.ModelConfig
     changes: tuple[str, ...]
     kept: bool
+
+    @property
+    def scores(self) -> str | None:
+        """Kind of scores: "probabilities" if it ends in a softmax; None where that is not told."""
+        return "probabilities" if ends_in_softmax(self.graph) else None
+
+    @property
+    def trial_shape(self) -> tuple[int, ...] | None:
+        """The shape of the input that it is warmed up with, which it is known to take."""
+        shapes = model_config.warm_up_shapes(self.signature)
+        return shapes[self.signature.inputs[0].name] if self.config.model_warmup else None
 
 
 def plan_version(

@@ -143,6 +143,8 @@ def publish_version(
         config_text=text,
         changes=plan.changes,
         kept_graph=plan.kept,
+        scores=plan.scores,
+        trial_shape=plan.trial_shape,
     )
 
 

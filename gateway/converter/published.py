@@ -44,6 +44,8 @@ class PublishedVersion:
         changes: What the converter changed in the graph, a sentence each; empty if the two files
             are the same.
         kept_graph: Whether it would have changed something, but was asked not to.
+        scores: "probabilities" if the graph says that it answers those; None if it does not tell.
+        trial_shape: A shape of the input that is known to work; None if none is.
     """
 
     name: str
@@ -55,6 +57,8 @@ class PublishedVersion:
     config_text: str
     changes: tuple[str, ...] = ()
     kept_graph: bool = False
+    scores: str | None = None
+    trial_shape: tuple[int, ...] | None = None
 
 
 def read_published(repository: Path, name: str, version: int) -> PublishedVersion:
@@ -96,7 +100,15 @@ def _describe(repository: Path, name: str, version: int) -> PublishedVersion:
     text = _text_to_load_with(read_config(model), plan.config, plan.signature)
     digest = digest_file(path)
     return PublishedVersion(
-        name, version, digest, digest, path.stat().st_size, plan.signature, text
+        name,
+        version,
+        digest,
+        digest,
+        path.stat().st_size,
+        plan.signature,
+        text,
+        scores=plan.scores,
+        trial_shape=plan.trial_shape,
     )
 
 

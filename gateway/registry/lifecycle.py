@@ -14,13 +14,14 @@ from typing import Protocol
 from gateway.errors import (
     DeadlineExceeded,
     LoadFailed,
+    LoadSuperseded,
     ModelNotLoaded,
     SignatureConflict,
     TritonUnavailable,
 )
 from gateway.registry.artifacts import Artifacts
 from gateway.registry.registry import Registry
-from gateway.registry.versions import Model, ModelVersion
+from gateway.registry.versions import Catalog, Model, ModelVersion
 from gateway.triton.reconciler import Reconciler
 from gateway.triton.replicas import Replica, ReplicaSet, Served
 
@@ -63,6 +64,8 @@ class LocalLifecycle:
         self._reconciler = reconciler
         self._timeout_s = timeout_s
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._announcing: asyncio.Future[None] | None = None
+        registry.on_change(self._announce)
 
     async def load(self, name: str, version: int | None = None, *, actor: str) -> ModelVersion:
         """
@@ -76,6 +79,7 @@ class LocalLifecycle:
             ArtifactCorrupt: Its file is not the one that was published.
             SignatureConflict: A version with other inputs or outputs that lies in the same Triton
             model is loaded; only releases before 0.2 published such.
+            LoadSuperseded: Somebody unloaded it while it was waited for.
             LoadFailed: A replica could not load it; the desired state is as it was.
             TritonUnavailable, DeadlineExceeded: No replica could be asked in time; likewise.
             StoreUnavailable: The wish cannot be recorded.
@@ -142,11 +146,12 @@ class LocalLifecycle:
             async with asyncio.timeout(self._timeout_s):
                 while True:
                     await self._settle(served[0])
+                    self._raise_superseded(served)
                     live = self._replicas.live()
                     self._raise_failure(served)
                     if live and all(served in replica.ready for replica in live):
                         return
-                    await self._replica_change(live)
+                    await self._change(live)
         except TimeoutError:
             if not self._replicas.live():
                 raise TritonUnavailable("No replica can be reached right now.") from None
@@ -154,9 +159,21 @@ class LocalLifecycle:
                 f"Version {served[1]} of {served[0]} was not ready within {self._timeout_s:g} s."
             ) from None
 
-    async def _replica_change(self, seen: list[Replica]) -> None:
+    async def _change(self, seen: list[Replica]) -> None:
+        """Wait until a replica comes or goes, or something else is desired."""
+        catalog = self._registry.catalog
         async with self._replicas.changed:
-            await self._replicas.changed.wait_for(lambda: self._replicas.live() != seen)
+            await self._replicas.changed.wait_for(
+                lambda: self._replicas.live() != seen or self._registry.catalog is not catalog
+            )
+
+    def _raise_superseded(self, served: Served) -> None:
+        model = self._registry.catalog.models.get(served[0])
+        if model is None or served[1] not in model.desired:
+            raise LoadSuperseded(f"Somebody unloaded version {served[1]} of {served[0]} meanwhile.")
+
+    def _announce(self, _catalog: Catalog) -> None:
+        self._announcing = asyncio.ensure_future(self._replicas.announce())
 
     def _raise_failure(self, served: Served) -> None:
         for replica in self._replicas.live():

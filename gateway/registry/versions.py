@@ -14,9 +14,11 @@ from gateway.converter import model_config
 from gateway.converter.onnx_signature import ModelSignature
 from gateway.errors import AliasNotFound, ModelNotFound, ModelNotLoaded, VersionNotFound
 from gateway.preprocessing.record import Preprocessing
-from gateway.store.versions import RegistryRows
+from gateway.store.versions import GONE, RegistryRows
 
 CHAMPION = "champion"
+FOLDER = "models_dir"
+"""The source of what comes from the folder MODELS_DIR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Catalog:
 
 def build_catalog(rows: RegistryRows, *, hidden_sources: Iterable[str] = ()) -> Catalog:
     """Turn the store's rows into a snapshot; models of a hidden source are left out."""
-    hidden = frozenset(hidden_sources)
+    hidden = {GONE, *hidden_sources}
     models: dict[str, Model] = {}
     for row in rows.models:
         if row.source in hidden:

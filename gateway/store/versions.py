@@ -66,6 +66,10 @@ class NewVersion:
     report: dict[str, Any] | None = None
 
 
+GONE = "gone"
+"""The source of a model that is shown to nobody, until whoever brought it brings it back."""
+
+
 class VersionStore:
     """Reads and changes the registry's rows. Every method may raise StoreUnavailable."""
 
@@ -208,6 +212,23 @@ class VersionStore:
                 )
             details = {"alias": "champion", "from": previous, "to": version}
             await record_change(session, actor, "alias", model, details)
+
+    async def set_source(self, model: str, source: str | None) -> bool:
+        """
+        Say where a model comes from; None: it is gone from there. Its versions stay.
+
+        Returns:
+            Whether there is such a model, and it came from elsewhere before.
+        """
+        async with self._database.write() as session:
+            row = await session.get(ModelRow, model, with_for_update=True)
+            wanted = source or GONE
+            if row is None or row.source == wanted:
+                return False
+            details = {"from": row.source, "to": wanted}
+            row.source = wanted
+            await record_change(session, "gateway", "source", model, details)
+            return True
 
     async def replace_configs(self, model: str, configs: Mapping[int, str], *, actor: str) -> None:
         """Record other configurations to load versions of a model with; one transaction."""

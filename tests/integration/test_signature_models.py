@@ -22,19 +22,23 @@ _UNIT = "unit"
 _RESIZED = {"size": [64, 64], "resize": "stretch"}
 
 
-def _colours(
+def colours(
     *,
     side: int = 64,
     classes: int = 3,
     channels_first: bool = False,
     quantized: bool = False,
+    scaled: bool = False,
     seed: int = 0,
 ) -> bytes:
     """
     Make a classifier of red, green and blue of one size: float32, channels last, three classes,
-    unless something else is asked for. `quantized` takes whole numbers and works in int8.
+    unless something else is asked for. `quantized` takes whole numbers and works in int8, `scaled`
+    takes 0 to 255 where others take 0 to 1.
     """
     matrix = np.eye(3, classes, dtype=np.float32) * (20.0 + seed)
+    if scaled:
+        matrix /= 255
     initializers = [numpy_helper.from_array(matrix, "matrix")]
     nodes, pixels = [], "image"
     if quantized:
@@ -99,8 +103,8 @@ def test_a_version_with_another_signature_takes_over_and_goes_back_under_load(
     name = change
     side = 224 if change.startswith("256") else 64
     changed, record = CHANGES[change]
-    gateway.register(name, _colours(side=side), preprocessing=_UNIT, load="true")
-    second = gateway.register(name, _colours(**{"side": side, **changed}), preprocessing=record)
+    gateway.register(name, colours(side=side), preprocessing=_UNIT, load="true")
+    second = gateway.register(name, colours(**{"side": side, **changed}), preprocessing=record)
     assert second["version"] == 2
     assert any("than version 1" in warning for warning in second["warnings"])
     with Load(gateway.url, name, PICTURES, clients=8) as clients:
@@ -137,9 +141,9 @@ async def test_what_lies_beside_is_repaired_deleted_and_adopted(tmp_path: Path) 
     gateway that lost its database finds both Triton models to be one model.
     """
     with running_gateway(tmp_path) as gateway:
-        gateway.register("m", _colours(), preprocessing=_UNIT, load="true")
-        gateway.register("m", _colours(classes=4), preprocessing=_UNIT, load="true")
-        gateway.register("m", _colours(classes=4, seed=1), preprocessing=_UNIT)
+        gateway.register("m", colours(), preprocessing=_UNIT, load="true")
+        gateway.register("m", colours(classes=4), preprocessing=_UNIT, load="true")
+        gateway.register("m", colours(classes=4, seed=1), preprocessing=_UNIT)
         for stub in gateway.stubs():
             if "m.signature-2" in " ".join(stub.cmdline()):
                 stub.kill()

@@ -55,9 +55,9 @@ async def load_model(
 ) -> int:
     """Load a model on every replica and wait until it is ready. Already loaded is fine too."""
     number = read_version(version)
-    if services.models_folder is not None and name not in services.registry.catalog.models:
-        # The file may have been put there a moment ago.
-        await services.models_folder.sync()
+    if services.models_folder is not None:
+        # The file may have been put there, changed or deleted a moment ago.
+        await services.models_folder.sync(name)
     await services.lifecycle.load(name, number, actor=actor)
     return 200
 

@@ -60,9 +60,9 @@ class RemoteFolder:
         self._parent = parent
         self._registry = registry
 
-    async def sync(self) -> None:
-        """Have the parent publish what is new in the folder."""
-        await self._parent.ask(SyncFolder())
+    async def sync(self, name: str | None = None) -> None:
+        """Have the parent look at the folder; see `ModelsFolder.sync`."""
+        await self._parent.ask(SyncFolder(name))
         await self._registry.refresh()
 
 

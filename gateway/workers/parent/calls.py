@@ -108,9 +108,9 @@ class WorkerCalls:
         with acting_for(asked.origin):
             await self._control.lifecycle.unload(asked.model, asked.version, actor=asked.actor)
 
-    async def _sync_folder(self, _asked: messages.SyncFolder) -> None:
+    async def _sync_folder(self, asked: messages.SyncFolder) -> None:
         if self._control.models_folder is not None:
-            await self._control.models_folder.sync()
+            await self._control.models_folder.sync(asked.model)
 
     async def _propagate(self, _asked: messages.Propagate) -> None:
         await self._refresh()

@@ -180,7 +180,9 @@ class Repair(Notice):
 
 @dataclass(frozen=True, slots=True)
 class SyncFolder(Call[None]):
-    """Have the parent publish what is new in MODELS_DIR."""
+    """Have the parent look at MODELS_DIR, for one model or all."""
+
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

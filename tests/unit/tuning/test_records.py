@@ -10,8 +10,8 @@ from gateway.converter.model_config import ConfigOptions, parse
 from gateway.converter.publish import publish_version
 from gateway.converter.published import read_published
 from gateway.demo import FIRST_VERSION, SECOND_VERSION
+from gateway.registry.adoption import adopt_repository
 from gateway.registry.registry import Registry
-from gateway.registry.sources import adopt_repository
 from gateway.settings import Settings
 from gateway.store.database import open_database
 from gateway.store.versions import VersionStore
