@@ -63,7 +63,7 @@ def configure_logging(
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # Each says at `info` what our own records say better.
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "alembic", "watchfiles"):
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "alembic"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
