@@ -40,9 +40,17 @@ class Artifacts:
             what = "is gone" if found is None else "was changed"
             raise ArtifactCorrupt(
                 f"The file of version {version.version} of {version.model} {what} since it was "
-                "published; it is not loaded. Register the model again."
+                "published; it is not loaded. Register the same file again: that puts it back."
             )
         self._known[key] = found
+
+    async def is_intact(self, version: ModelVersion) -> bool:
+        """Whether a version's file is the one that was published."""
+        try:
+            await self.check(version)
+        except ArtifactCorrupt:
+            return False
+        return True
 
     async def refusal(self, name: str, number: int) -> str | None:
         """Tell why a version must not be loaded; None if it may be."""

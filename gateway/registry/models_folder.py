@@ -22,6 +22,7 @@ import structlog
 
 from gateway.converter.digests import digest_file
 from gateway.converter.errors import ToolError
+from gateway.converter.mend import mend_version
 from gateway.converter.model_config import ConfigOptions, placement_for_machine
 from gateway.converter.names import check_model_name
 from gateway.converter.place import free_version
@@ -29,10 +30,12 @@ from gateway.converter.publish import publish_version
 from gateway.converter.uint8_input import InputPolicy
 from gateway.errors import GatewayError, Unavailable
 from gateway.registry.adoption import REPOSITORY, new_version
+from gateway.registry.artifacts import Artifacts
 from gateway.registry.identity import champion_input, find_version
 from gateway.registry.lifecycle import Lifecycle
+from gateway.registry.mending import arguments_of, irreparable
 from gateway.registry.registry import Registry
-from gateway.registry.versions import FOLDER, Model
+from gateway.registry.versions import FOLDER, Model, ModelVersion
 from gateway.triton.replicas import ReplicaSet
 
 log = structlog.get_logger(__name__)
@@ -64,6 +67,7 @@ class ModelsFolder:
         self._registry = registry
         self._lifecycle = lifecycle
         self._replicas = replicas
+        self._artifacts = Artifacts(repository, registry)
         self._keep_graph = True if keep_graph else None
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._digests: dict[str, tuple[_Stamp, str]] = {}
@@ -143,8 +147,23 @@ class ModelsFolder:
             await self._registry.refresh()
         model = self._registry.catalog.models.get(name)
         known = find_version(model, digest, keep_graph=self._keep_graph)
-        version = await self._publish(path, name) if known is None else known.version
-        await self._take_over(name, version)
+        if known is None:
+            number = await self._publish(path, name)
+        else:
+            number = known.version
+            await self._mend(known, path)
+        await self._take_over(name, number)
+
+    async def _mend(self, version: ModelVersion, path: Path) -> None:
+        """Put the published file back where it is damaged: its source lies in the folder."""
+        if await self._artifacts.is_intact(version):
+            return
+        if await asyncio.to_thread(
+            mend_version, path, repository=self._repository, **arguments_of(version)
+        ):
+            log.info("version_mended", model=version.model, version=version.version)
+        else:
+            raise irreparable(version, "this release publishes another file of it")
 
     async def _digest(self, name: str, path: Path, stamp: _Stamp) -> str:
         known = self._digests.get(name)

@@ -26,16 +26,17 @@ from gateway.errors import (
     DeadlineExceeded,
     NameConflict,
     NameInvalid,
-    Overloaded,
 )
+from gateway.registry.artifacts import Artifacts
 from gateway.registry.differences import champion_differences
 from gateway.registry.identity import champion_input, find_version
+from gateway.registry.mending import mend
 from gateway.registry.publishing import publish
 from gateway.registry.refusals import as_refusals, refusal_of
 from gateway.registry.registry import Registry
 from gateway.registry.staging import Staging
 from gateway.registry.unfinished import UnfinishedVersions
-from gateway.registry.upload import Upload, digest_of_record, new_version
+from gateway.registry.upload import Upload, UploadPlaces, digest_of_record, new_version
 from gateway.registry.validation.report import Report
 from gateway.registry.validation.validator import Validated, Validator
 from gateway.registry.versions import ModelVersion
@@ -74,23 +75,12 @@ class Registration:
         self._registry = registry
         self.store = store
         self._repository = repository
+        self._artifacts = Artifacts(repository, registry)
         self._unfinished = UnfinishedVersions(registry, store, staging, repository)
         self._validator = validator
-        self._max_uploads = max_uploads
-        self._uploads = 0
+        self.places = UploadPlaces(max_uploads)
         self._validating = validating
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-
-    def admit(self) -> "_Place":
-        """
-        Take one of the places for uploads, for the length of a `with` block.
-
-        Raises:
-            Overloaded: All are taken.
-        """
-        if self._uploads >= self._max_uploads:
-            raise Overloaded(f"{self._uploads} uploads are under way; try again later.")
-        return _Place(self)
 
     def check_name(self, name: str) -> str:
         """
@@ -135,6 +125,7 @@ class Registration:
         Raises:
             NameInvalid, NameConflict: The name cannot be used.
             ModelRejected: Validation refused the file; `code` says why.
+            ArtifactCorrupt: The version's file is damaged and cannot be made again of the upload.
             PreprocessingInvalid, LabelsInvalid: They do not fit the model.
             StorageFull, StoreUnavailable: Nothing was changed.
         """
@@ -150,7 +141,7 @@ class Registration:
                 keep_graph=keep_graph,
             )
             if known is not None:
-                return Registered(known, created=False, warnings=())
+                return await self._known(known, upload)
             # Before the minutes of validation; and once more before a number is claimed.
             await self._check_place(name)
             async with self._validating:
@@ -177,6 +168,21 @@ class Registration:
             log.info("model_registered", model=name, version=version, digest=registered.digest)
         differing = champion_differences(catalog.model(name), version)
         return Registered(registered, created, (*validated.report.warnings, *differing))
+
+    async def _known(self, version: ModelVersion, upload: Upload) -> Registered:
+        """Answer bytes that are registered; where the published file is damaged, mend it."""
+        if await self._artifacts.is_intact(version):
+            return Registered(version, created=False, warnings=())
+        await self._check_place(version.model)
+        await mend(
+            version,
+            upload.path,
+            folder=upload.folder,
+            repository=self._repository,
+            lock=self.staging.lock,
+        )
+        warning = f"The file of version {version.version} was damaged; it was put back."
+        return Registered(version, created=False, warnings=(warning,))
 
     async def report(self, name: str, version: int) -> dict[str, Any] | None:
         """Read a version's validation report; None if it was not uploaded."""
@@ -264,19 +270,6 @@ class Registration:
             new = new_version(name, upload, published, validated, labels)
             await self._registry.store.add_version(new, actor=actor)
             undo.pop_all()
-
-
-class _Place:
-    """One of the places for uploads."""
-
-    def __init__(self, registration: Registration) -> None:
-        self._registration = registration
-
-    def __enter__(self) -> None:
-        self._registration._uploads += 1  # noqa: SLF001 - the two are one thing
-
-    def __exit__(self, *_: object) -> None:
-        self._registration._uploads -= 1  # noqa: SLF001 - as above
 
 
 def _raise_refusal(report: Report, name: str) -> None:

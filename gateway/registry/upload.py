@@ -1,9 +1,11 @@
 """An upload, and the version that it becomes."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.errors import Overloaded
 from gateway.registry.identity import record_digest
 from gateway.registry.publishing import Published
 from gateway.registry.validation.validator import Validated
@@ -20,6 +22,30 @@ class Upload:
     folder: Path
     digest: str
     size_bytes: int
+
+
+class UploadPlaces:
+    """How many uploads may be under way at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+
+    @contextlib.contextmanager
+    def admit(self) -> Iterator[None]:
+        """
+        Hold a place.
+
+        Raises:
+            Overloaded: All are taken.
+        """
+        if self._taken >= self._most:
+            raise Overloaded(f"{self._taken} uploads are under way; try again later.")
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
 
 
 def digest_of_record(validated: Validated, labels: Sequence[str] | None) -> str:

@@ -355,20 +355,35 @@ def test_an_alias_moves_only_from_where_the_caller_saw_it(gateway: GatewayProces
     assert _run(gateway, "moving", _png()[0], alias="challenger").headers["x-model-version"] == "1"
 
 
-def test_a_changed_file_is_never_loaded(gateway: GatewayProcess) -> None:
-    """409 artifact_corrupt; put right, it loads."""
-    gateway.register("corrupt", _model(30))
+def test_a_damaged_file_is_never_loaded_and_the_told_cure_mends_it(
+    gateway: GatewayProcess,
+) -> None:
+    """409 artifact_corrupt; the same bytes, given again, put the file back, to the bit."""
+    model = _model(30)
+    gateway.register("corrupt", model)
     path = gateway.folder / "repository/corrupt/1/model.onnx"
     good = path.read_bytes()
-    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    answer = gateway.client.post("/api/v1/load", params={"name": "corrupt"})
-    assert (answer.status_code, answer.json()["code"]) == (409, "artifact_corrupt")
-    assert str(gateway.folder) not in answer.text
-    path.unlink()
-    answer = gateway.client.post("/api/v1/load", params={"name": "corrupt"})
-    assert (answer.status_code, answer.json()["code"]) == (409, "artifact_corrupt")
-    path.write_bytes(good)
-    assert gateway.client.post("/api/v1/load", params={"name": "corrupt"}).status_code == 200
+
+    def damage_bits() -> None:
+        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+
+    def remove_model() -> None:
+        shutil.rmtree(path.parent.parent)
+
+    for damage in (damage_bits, path.unlink, remove_model):
+        damage()
+        answer = gateway.client.post("/api/v1/load", params={"name": "corrupt"})
+        assert (answer.status_code, answer.json()["code"]) == (409, "artifact_corrupt")
+        assert "Register the same file again" in answer.json()["detail"]
+        assert str(gateway.folder) not in answer.text
+        again = gateway.register("corrupt", model)
+        assert (again["version"], again["message"]) == (1, "Model already registered")
+        assert again["warnings"] == ["The file of version 1 was damaged; it was put back."]
+        assert path.read_bytes() == good
+        assert gateway.register("corrupt", model)["warnings"] == []
+        assert gateway.client.post("/api/v1/load", params={"name": "corrupt"}).status_code == 200
+        assert _run(gateway, "corrupt", _png()[0]).status_code == 200
+        gateway.client.post("/api/v1/unload", params={"name": "corrupt"})
 
 
 def test_a_model_that_mixes_the_rows_of_a_batch_is_not_batched(gateway: GatewayProcess) -> None:

@@ -131,7 +131,7 @@ async def register_model(
     chosen = name or model_name
     if chosen is not None:
         registration.check_name(chosen)
-    with registration.admit(), registration.staging.folder() as folder:
+    with registration.places.admit(), registration.staging.folder() as folder:
         received = await receive(
             request,
             folder,
