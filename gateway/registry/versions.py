@@ -89,6 +89,12 @@ class Model:
             raise AliasNotFound(self.name, alias) from None
 
     @property
+    def classes(self) -> int | None:
+        """How many classes its versions tell apart at most; None if one does not say."""
+        known = [version.classes for version in self.versions.values()]
+        return None if None in known else max(filter(None, known), default=None)
+
+    @property
     def champion(self) -> ModelVersion:
         """The version that answers calls which pin nothing."""
         return self.aliased(CHAMPION)

@@ -47,6 +47,14 @@ class EvaluationStore:
             )
             return {row.version: row for row in await session.scalars(query)}
 
+    async def evaluated(self, model: str, digest: str) -> set[int]:
+        """Read which versions of a model have a result on a set."""
+        async with self._database.read() as session:
+            query = select(EvaluationRow.version).where(
+                EvaluationRow.model == model, EvaluationRow.digest == digest
+            )
+            return set(await session.scalars(query))
+
     async def put_result(
         self,
         model: str,

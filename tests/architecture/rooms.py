@@ -87,7 +87,7 @@ ROOMS: Mapping[str, Room] = {
     ),
     "gateway.rollouts.control": _room(
         "what moves a rollout on, and people's commands",
-        "registry rollouts.live rollouts.state rollouts.statistics store",
+        "full_disk registry rollouts.live rollouts.state rollouts.statistics store",
     ),
     "gateway.metrics": _room(
         "requests counted, stored by the minute, asked for", "registry store telemetry triton"

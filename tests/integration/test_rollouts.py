@@ -215,6 +215,13 @@ def test_the_evaluation_set_guards_the_gate(gateway: GatewayProcess, tmp_path: P
     url = "/api/v1/models/gate"
     broken = gateway.client.put(f"{url}/evaluation-set", content=b"no zip")
     assert (broken.status_code, broken.json()["code"]) == (422, "evaluation_set_invalid")
+    mistyped = io.BytesIO()
+    with zipfile.ZipFile(mistyped, "w") as content:
+        content.writestr("0.png", b"")
+        content.writestr("labels.csv", "0.png,7000")
+    broken = gateway.client.put(f"{url}/evaluation-set", content=mistyped.getvalue())
+    assert (broken.status_code, broken.json()["code"]) == (422, "evaluation_set_invalid")
+    assert "labels.csv, line 1: category 7000" in broken.json()["detail"]
     answer = gateway.client.put(f"{url}/evaluation-set", content=archive.getvalue())
     assert (answer.status_code, answer.json()["images"]) == (200, 30), answer.text
     early = gateway.client.post(f"{url}/rollouts", json={"version": 2, "strategy": "shadow"})

@@ -40,7 +40,8 @@ class EvaluationResponse(BaseModel):
     state: str = Field(description="done or failed.")
     error: str | None = Field(description="Why it could not be evaluated.")
     evaluation: dict[str, Any] | None = Field(
-        description="Accuracy with its interval, recall by class, confusion matrix, calibration."
+        description="Accuracy with its interval, recall by class, confusion matrix without its "
+        "zeros (`[true class, answer, how often]`), calibration."
     )
     comparison: dict[str, Any] | None = Field(
         description="With the champion on the same images: McNemar's test, the difference with its "
@@ -51,7 +52,7 @@ class EvaluationResponse(BaseModel):
 @router.put(
     "/{name}/evaluation-set",
     summary="Give a model an evaluation set",
-    responses=error_responses(404, 413, 422, 503),
+    responses=error_responses(404, 413, 422, 503, 507),
     openapi_extra=_ZIP,
 )
 async def put_evaluation_set(
@@ -59,7 +60,8 @@ async def put_evaluation_set(
 ) -> EvaluationSetResponse:
     """
     Send a zip of images with a `labels.csv` at its top, one line `file,category` for each image.
-    All versions, and every later one, are evaluated on it in the background.
+    Categories are classes of the model; what does not fit is refused with its line. All versions,
+    and every later one, are evaluated on it in the background.
     """
     return _set(await services.rollouts.evaluations.put_set(name, await request.body()))
 

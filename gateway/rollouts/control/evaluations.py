@@ -9,7 +9,6 @@ challenger there. Without a set there is no gate.
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -33,9 +32,16 @@ from gateway.errors import (
 )
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
-from gateway.rollouts.control.evaluation_set import EvaluationSet, images, read_set, store_file
+from gateway.rollouts.control.evaluation_set import (
+    MOST_CLASSES,
+    EvaluationSet,
+    images,
+    path_of,
+    read_set,
+    store_file,
+)
 from gateway.rollouts.state.plan import Plan
-from gateway.rollouts.statistics.evaluation import compare, evaluate
+from gateway.rollouts.statistics.evaluation import Scored, compare, evaluate, scored
 from gateway.rollouts.statistics.metrics import Strategy
 from gateway.rollouts.statistics.verdict import Outcome
 from gateway.store.cached_read import CachedRead
@@ -99,12 +105,13 @@ class Evaluations:
 
         Raises:
             ModelNotFound: No model has that name.
-            EvaluationSetInvalid: It is no such zip.
+            EvaluationSetInvalid: It is no such zip; the text names file and line.
+            StorageFull: There is no space for it.
         """
-        (await self._registry.refresh()).model(name)
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        path = self._path(digest)
-        found = await asyncio.to_thread(store_file, path, content)
+        model = (await self._registry.refresh()).model(name)
+        digest, found = await asyncio.to_thread(
+            store_file, self._folder, content, classes=model.classes or MOST_CLASSES
+        )
         await self._store.put_set(name, digest, images=len(found.files), classes=found.classes)
         return await self.set_of(name)
 
@@ -137,7 +144,7 @@ class Evaluations:
         row, champion = results[version], results.get(model.champion.version)
         if champion is None or champion.version == version:
             return row, None
-        return row, _compare(champion, row)
+        return row, await asyncio.to_thread(_compare, champion, row)
 
     async def gate(self, name: str, champion: int, challenger: int, plan: Plan) -> Any:
         """
@@ -165,7 +172,7 @@ class Evaluations:
             raise EvaluationFailed(
                 f"Version {challenger} could not be evaluated: {results[challenger].error}"
             )
-        compared = _compare(results[champion], results[challenger])
+        compared = await asyncio.to_thread(_compare, results[champion], results[challenger])
         if compared is None:
             return None
         if compared["outcome"] == Outcome.FAILED:
@@ -195,8 +202,8 @@ class Evaluations:
         model = self._registry.catalog.models.get(found.model)
         if model is None:
             return
-        known = await self._store.results(found.model, found.digest)
-        for version in sorted(model.versions.keys() - known.keys()):
+        known = await self._store.evaluated(found.model, found.digest)
+        for version in sorted(model.versions.keys() - known):
             attempt = (found.model, version, found.digest)
             if time.monotonic() < self._retry.get(attempt, _NEVER).at_s:
                 continue
@@ -207,8 +214,14 @@ class Evaluations:
             except _PASSING as error:
                 self._try_later(attempt, error.detail)
                 continue
-            except (GatewayError, OSError) as error:
-                result = {"error": getattr(error, "detail", "The set's file is gone.")}
+            except GatewayError as error:
+                result = {"error": error.detail}
+            except OSError:
+                result = {"error": "The set's file is gone."}
+            except Exception as error:
+                # One set must not stop the evaluation of all the others.
+                log.exception("evaluation_failed", model=found.model, version=version)
+                result = {"error": f"It could not be evaluated ({type(error).__name__})."}
             self._retry.pop(attempt, None)
             await self._store.put_result(found.model, version, found.digest, **result)
             log.info("version_evaluated", model=found.model, version=version)
@@ -222,7 +235,7 @@ class Evaluations:
     async def _evaluate(
         self, found: EvaluationSetRow, version: int, ask: AskVersion
     ) -> dict[str, Any]:
-        name, path = found.model, self._path(found.digest)
+        name, path = found.model, path_of(self._folder, found.digest)
         labelled = await asyncio.to_thread(read_set, path)
         was_loaded = version in self._registry.catalog.model(name).desired
         if not was_loaded:
@@ -234,15 +247,7 @@ class Evaluations:
             in_use = model is not None and version in model.aliases.values()
             if not was_loaded and not in_use:
                 await self._lifecycle.unload(name, version, actor=_ACTOR)
-        widths = {row.size for row in scores if row is not None}
-        classes = max([labelled.classes, *widths])
-        whole = len(widths) == 1 and widths == {classes} and all(s is not None for s in scores)
-        evaluated = evaluate(
-            labelled.labels,
-            answers,
-            np.stack([s for s in scores if s is not None]) if whole else None,
-            classes=classes,
-        )
+        evaluated = await asyncio.to_thread(evaluate, labelled.labels, answers, scores)
         return {
             "answers": answers,
             "labels": labelled.labels,
@@ -251,19 +256,17 @@ class Evaluations:
 
     async def _answers(
         self, name: str, version: int, path: Path, labelled: EvaluationSet, ask: AskVersion
-    ) -> tuple[list[int], list[npt.NDArray[np.float64] | None]]:
-        answers, scores = [], []
+    ) -> tuple[list[int], list[Scored | None]]:
+        answers: list[int] = []
+        rows: list[Scored | None] = []
         reading = images(path, labelled)
         while (encoded := await asyncio.to_thread(next, reading, None)) is not None:
             given = await _ask_patiently(ask, name, version, encoded)
+            rows.append(None if given is None else scored(labelled.labels[len(answers)], given))
             answers.append(-1 if given is None else int(np.argmax(given)))
-            scores.append(None if given is None else given.reshape(-1).astype(np.float64))
             if len(answers) % 50 == 0:
                 await self._hold()
-        return answers, scores
-
-    def _path(self, digest: str) -> Path:
-        return self._folder / f"{digest.removeprefix('sha256:')}.zip"
+        return answers, rows
 
 
 async def _ask_patiently(

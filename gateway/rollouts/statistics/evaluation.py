@@ -18,6 +18,7 @@ Sources: `intervals.py`; Guo et al., "On calibration of modern neural networks" 
 bins).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +62,9 @@ class Evaluation(Stored):
         right: How many it got right.
         accuracy: Their ratio.
         accuracy_interval: Wilson's interval, 95 %.
-        recall: For each class, the share of its images that were recognised; None if it has none.
-        confusion: Row: true class; column: answer. Answers outside the classes are in no column.
+        recall: By class that has images, the share of them that was recognised.
+        confusion: True class, answer and how often, where that is not never, in order. Failed
+            requests are in none of them.
         calibration: None if there were no scores, or they are no probabilities.
     """
 
@@ -70,8 +72,8 @@ class Evaluation(Stored):
     right: int
     accuracy: float
     accuracy_interval: Interval
-    recall: tuple[float | None, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    recall: dict[int, float]
+    confusion: tuple[tuple[int, int, int], ...]
     calibration: Calibration | None
 
 
@@ -105,46 +107,69 @@ class Comparison(Stored):
     sentence: str
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """
+    What calibration needs of one image's scores.
+
+    Attributes:
+        confidence: The highest score, 0 to 1.
+        distance: Squared distance from the true class's unit vector, 0 to 2.
+    """
+
+    confidence: float
+    distance: float
+
+
+def scored(truth: int, scores: npt.ArrayLike) -> Scored | None:
+    """
+    Reduce the scores of one image, shape [classes]; `truth` is its class, perhaps none of them.
+    None if they are no probabilities.
+    """
+    row = np.asarray(scores, dtype=np.float64).reshape(-1)
+    if not row.size or not abs(row.sum() - 1) <= 1e-3 or row.min() < -1e-6:
+        return None
+    of_truth = float(row[truth]) if truth < row.size else 0.0
+    return Scored(float(row.max()), float((row**2).sum()) - 2 * of_truth + 1)
+
+
 def evaluate(
     labels: npt.ArrayLike,
     answers: npt.ArrayLike,
-    scores: npt.ArrayLike | None = None,
-    *,
-    classes: int,
+    rows: Sequence[Scored | None] | None = None,
 ) -> Evaluation:
     """
     Describe one version on a labelled set.
 
     Args:
-        labels: True classes, 0 to classes - 1; integers, shape [N], N ≥ 1.
+        labels: True classes; integers, shape [N], N ≥ 1.
         answers: The version's answers; integers, shape [N]. -1 stands for a failed request.
-        scores: Probabilities of the classes, shape [N, classes]; rows that do not sum to 1 (logits,
-            for example) give no calibration.
-        classes: How many classes there are.
+        rows: Of every image's scores; if one is None there is no calibration.
 
     Raises:
-        ValueError: Shapes do not fit, the set is empty or a label is no class.
+        ValueError: Shapes do not fit, the set is empty or a label is negative.
     """
     truth, answered = _checked(labels, answers)
-    if truth.min() < 0 or truth.max() >= classes:
-        raise ValueError(f"Labels must lie between 0 and {classes - 1}.")
-    known = (answered >= 0) & (answered < classes)
-    confusion = np.bincount(
-        truth[known] * classes + answered[known], minlength=classes * classes
-    ).reshape(classes, classes)
-    support = np.bincount(truth, minlength=classes)
-    right = int(np.trace(confusion))
+    if truth.min() < 0:
+        raise ValueError("Labels must not be negative.")
+    hit = truth == answered
+    right = int(hit.sum())
+    classes, place = np.unique(truth, return_inverse=True)
+    recall = np.bincount(place, weights=hit) / np.bincount(place)
+    pairs, counts = np.unique(
+        np.stack([truth, answered], axis=1)[answered >= 0], axis=0, return_counts=True
+    )
     return Evaluation(
         images=len(truth),
         right=right,
         accuracy=right / len(truth),
         accuracy_interval=wilson_interval(right, len(truth)),
-        recall=tuple(
-            int(hits) / int(of) if of else None
-            for hits, of in zip(np.diag(confusion), support, strict=True)
+        recall=dict(zip(classes.tolist(), recall.tolist(), strict=True)),
+        confusion=tuple(
+            (int(true), int(answer), int(count))
+            for (true, answer), count in zip(pairs, counts, strict=True)
         ),
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
-        calibration=None if scores is None else calibration(truth, scores),
+        calibration=None if rows is None else calibration(hit, rows),
     )
 
 
@@ -200,35 +225,32 @@ def compare(
     )
 
 
-def calibration(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Calibration | None:
+def calibration(right: npt.ArrayLike, rows: Sequence[Scored | None]) -> Calibration | None:
     """
     Calibration of probabilities.
 
     Args:
-        labels: True classes; integers, shape [N].
-        scores: Shape [N, classes].
+        right: Whether the highest score is that of the true class; shape [N].
+        rows: Of every image's scores.
 
     Returns:
-        None if a row is no probability distribution.
+        None if those of one image are no probabilities.
 
     Raises:
-        ValueError: Shapes do not fit.
+        ValueError: There is not one row for each image.
     """
-    truth = np.asarray(labels, dtype=np.int64)
-    rows = np.asarray(scores, dtype=np.float64)
-    if rows.ndim != 2 or len(rows) != len(truth):
-        raise ValueError("Scores must have one row for each label.")
-    if not np.allclose(rows.sum(axis=1), 1, atol=1e-3) or rows.min() < -1e-6:
+    hit = np.asarray(right, dtype=bool)
+    if len(hit) != len(rows):
+        raise ValueError("There must be one row of scores for each image.")
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows):
         return None
-    confidence = rows.max(axis=1)
-    right = rows.argmax(axis=1) == truth
+    confidence = np.array([row.confidence for row in known])
     places = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gap = np.bincount(places, weights=right - confidence, minlength=CALIBRATION_BINS)
-    unit = np.zeros_like(rows)
-    unit[np.arange(len(truth)), truth] = 1
+    gap = np.bincount(places, weights=hit - confidence, minlength=CALIBRATION_BINS)
     return Calibration(
-        expected_error=float(np.abs(gap).sum() / len(truth)),
-        brier=float(((rows - unit) ** 2).sum(axis=1).mean()),
+        expected_error=float(np.abs(gap).sum() / len(hit)),
+        brier=float(np.mean([row.distance for row in known])),
     )
 
 

@@ -12,6 +12,7 @@ from gateway.rollouts.statistics.evaluation import (
     calibration,
     compare,
     evaluate,
+    scored,
 )
 from gateway.rollouts.statistics.intervals import mcnemar_exact, tango_interval, wilson_interval
 from gateway.rollouts.statistics.verdict import Outcome
@@ -93,16 +94,17 @@ def test_gate_needs_evidence_both_ways(images: int, lost: int, won: int, outcome
 
 def test_evaluation_describes_a_version() -> None:
     """Accuracy, recall per class, confusion; failed requests (-1) count as wrong."""
-    result = evaluate([0, 0, 1, 1, 1], [0, 1, 1, 1, -1], classes=3)
-    assert (result.images, result.right, result.accuracy) == (5, 3, 0.6)
-    assert result.recall == (0.5, 2 / 3, None)
-    assert result.confusion == ((1, 1, 0), (0, 2, 0), (0, 0, 0))
+    result = evaluate([0, 0, 1, 1, 1], [0, 1, 1, 7, -1])
+    assert (result.images, result.right, result.accuracy) == (5, 2, 0.4)
+    assert result.recall == {0: 0.5, 1: 1 / 3}
+    assert result.confusion == ((0, 0, 1), (0, 1, 1), (1, 1, 1), (1, 7, 1))
     assert result.calibration is None
 
 
 def test_calibration_of_known_scores() -> None:
     """Scores of 0.8 that are right half the time are 0.3 off; Brier is a mean squared distance."""
-    result = calibration([0, 1], [[0.8, 0.2], [0.8, 0.2]])
+    rows = [scored(0, [0.8, 0.2]), scored(1, [0.8, 0.2])]
+    result = calibration([True, False], rows)
     assert result is not None
     assert result.expected_error == pytest.approx(0.3)
     assert result.brier == pytest.approx((0.08 + 1.28) / 2)
@@ -110,19 +112,29 @@ def test_calibration_of_known_scores() -> None:
 
 def test_logits_have_no_calibration() -> None:
     """Scores that are no probabilities are not judged as if they were."""
-    assert calibration([0], [[4.0, -1.0]]) is None
+    assert scored(0, [4.0, -1.0]) is None
+    assert scored(0, [float("nan"), 0.0]) is None
+    assert calibration([True, True], [scored(0, [1.0]), None]) is None
 
 
-@pytest.mark.parametrize(("labels", "answers"), [([], []), ([0, 1], [0]), ([3], [0]), ([-1], [0])])
+def test_a_large_class_costs_no_more_than_a_small_one() -> None:
+    """What is stored grows with the images and not with the number of classes."""
+    result = evaluate([999_999, 0], [3, 0])
+    assert result.confusion == ((0, 0, 1), (999_999, 3, 1))
+    assert result.recall == {0: 1.0, 999_999: 0.0}
+    assert len(json.dumps(result.to_json())) < 400
+
+
+@pytest.mark.parametrize(("labels", "answers"), [([], []), ([0, 1], [0]), ([-1], [0])])
 def test_sets_that_do_not_fit_are_refused(labels: list[int], answers: list[int]) -> None:
     """An empty set, unequal lengths and labels that are no class are errors."""
     with pytest.raises(ValueError, match=r"Labels"):
-        evaluate(labels, answers, classes=3)
+        evaluate(labels, answers)
 
 
 def test_results_round_trip_through_json() -> None:
     """Both results are read back as they were written."""
-    evaluation = evaluate([0, 1], [0, 1], [[0.9, 0.1], [0.2, 0.8]], classes=2)
+    evaluation = evaluate([0, 1], [0, 1], [scored(0, [0.9, 0.1]), scored(1, [0.2, 0.8])])
     comparison = paired(100, 3, 2)
     assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json()))) == evaluation
     assert Comparison.from_json(json.loads(json.dumps(comparison.to_json()))) == comparison
