@@ -30,6 +30,8 @@ from gateway.api.rest import (
 )
 from gateway.api.rules import Rulebook, routes_of
 from gateway.api.sites import Sites
+from gateway.api.v2 import models as v2_models
+from gateway.api.v2 import repository, server
 from gateway.control_plane import ControlPlane
 from gateway.services import open_services
 from gateway.settings import Settings
@@ -80,6 +82,9 @@ def create_app(
         keys.router,
         audit.router,
         health.router,
+        server.router,
+        v2_models.router,
+        repository.router,
     ]
     for router in routers:
         # A route that takes files has a larger limit of its own.

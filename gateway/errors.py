@@ -10,6 +10,7 @@ maps a class to a status.
     │   ├── ImageMismatch       image_mismatch
     │   ├── BodyTooLarge        body_too_large
     │   ├── BatchTooLarge       batch_too_large
+    │   ├── TensorInvalid       tensor_invalid
     │   ├── NameInvalid         name_invalid
     │   ├── VersionInvalid      version_invalid
     │   ├── ModelRejected       (the code that the converter gave)
@@ -65,7 +66,8 @@ maps a class to a status.
     │   └── ModelOutputInvalid  model_output_invalid
     ├── DeadlineExceeded        deadline_exceeded
     ├── StorageFull             storage_full
-    └── FormatUnavailable       format_unavailable
+    ├── FormatUnavailable       format_unavailable
+    └── ProtocolUnsupported     protocol_unsupported
 
 `code` is stable and part of the contract; the text is for people. No path of the machine and
 nothing of Triton's inside goes into the text.
@@ -130,6 +132,12 @@ class BatchTooLarge(RequestError):
     """One call brings more images than the limit allows."""
 
     code = "batch_too_large"
+
+
+class TensorInvalid(RequestError):
+    """An inference request that cannot be read, or tensors that the model does not take."""
+
+    code = "tensor_invalid"
 
 
 class NameInvalid(RequestError):
@@ -430,3 +438,9 @@ class FormatUnavailable(GatewayError):
     """A format that this installation cannot write: a library that it needs is not installed."""
 
     code = "format_unavailable"
+
+
+class ProtocolUnsupported(GatewayError):
+    """A call of the Open Inference Protocol that the gateway does not offer."""
+
+    code = "protocol_unsupported"

@@ -22,6 +22,7 @@ from gateway.inference.decoder import Decoder
 from gateway.inference.images.decoding import ImageLimits
 from gateway.inference.rollout import RolloutAnswers
 from gateway.inference.run import Runner
+from gateway.inference.tensors import TensorRunner
 from gateway.metrics.metrics import Metrics
 from gateway.peers import Counts, Peers, Scraped
 from gateway.registry.aliases import Aliases
@@ -61,6 +62,7 @@ class Services:
     lifecycle: Lifecycle
     admission: Admission
     runner: Runner
+    tensors: TensorRunner
     models_folder: Folder | None
     registration: Registration
     rollouts: Rollouts
@@ -171,16 +173,28 @@ async def open_services(
             rollouts.trials,
             challenger_timeout_s=settings.challenger_timeout_s,
         )
+        choice = VersionChoice(
+            lambda: registry.catalog, control.replicas, loading=control.loads.first_loads
+        )
         runner = Runner(
-            VersionChoice(
-                lambda: registry.catalog, control.replicas, loading=control.loads.first_loads
-            ),
+            choice,
             control.replicas,
             admission,
             decoder,
             rollouts.trials,
             answers,
             timeout_s=settings.request_timeout_s,
+        )
+        tensors = TensorRunner(
+            choice,
+            lambda: registry.catalog,
+            control.replicas,
+            admission,
+            decoder,
+            rollouts.trials,
+            timeout_s=settings.request_timeout_s,
+            challenger_timeout_s=settings.challenger_timeout_s,
+            most_images=settings.max_batch_images,
         )
         await stack.enter_async_context(
             rollouts.running(
@@ -206,6 +220,7 @@ async def open_services(
             lifecycle=control.lifecycle,
             admission=admission,
             runner=runner,
+            tensors=tensors,
             models_folder=control.models_folder,
             registration=core.registration,
             rollouts=rollouts.commands,

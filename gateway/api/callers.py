@@ -1,7 +1,6 @@
-"""Who sent a request: the key in its headers, and the caller that authorization found."""
+"""Who sent a request: the caller that authorization found."""
 
 import time
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -9,23 +8,6 @@ from fastapi import Depends, Request
 from gateway.access.callers import Caller
 from gateway.access.limits import RateLimits
 from gateway.inference.fair_queue import EVERYBODY, Share
-
-Headers = Iterable[tuple[bytes, bytes]]
-"""Names in lower case, and values."""
-
-_BEARER = b"bearer "
-
-
-def shown_key(headers: Headers) -> str | None:
-    """Read the key of `Authorization: Bearer KEY`, else of `X-API-Key`; None without one."""
-    named: bytes | None = None
-    for name, value in headers:
-        if name == b"authorization":
-            if value[: len(_BEARER)].lower() == _BEARER:
-                return value[len(_BEARER) :].strip().decode("latin-1")
-        elif name == b"x-api-key" and named is None:
-            named = value.strip()
-    return None if named is None else named.decode("latin-1")
 
 
 def asked_by(scope: Any) -> Caller:

@@ -38,6 +38,7 @@ STATUS_OF: Mapping[type[errors.GatewayError], int] = {
     errors.DeadlineExceeded: 504,
     errors.StorageFull: 507,
     errors.FormatUnavailable: 501,
+    errors.ProtocolUnsupported: 501,
     errors.GatewayError: 500,
 }
 
@@ -75,7 +76,11 @@ def install(app: FastAPI) -> None:
 
 def _body(request: Request, detail: object, code: str) -> dict[str, object]:
     observation_of(request.scope).code = code
-    return {"detail": detail, "code": code, "request_id": request_id_of(request.scope)}
+    body = {"detail": detail, "code": code, "request_id": request_id_of(request.scope)}
+    if request.scope["path"].startswith("/v2"):
+        # Clients of the Open Inference Protocol read this.
+        body["error"] = detail if isinstance(detail, str) else "The request does not validate."
+    return body
 
 
 async def gateway_error(request: Request, error: Exception) -> JSONResponse:

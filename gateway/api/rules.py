@@ -121,6 +121,35 @@ RULES: Mapping[str, Rule] = {
     "DELETE /api/v1/keys/{key}": _MANAGE,
     "POST /api/v1/keys/{key}/rotate": _MANAGE,
     "GET /api/v1/audit": _MANAGE,
+    # The Open Inference Protocol.
+    "GET /v2": OPEN,
+    "GET /v2/health/live": OPEN,
+    "GET /v2/health/ready": OPEN,
+    "GET /v2/models/stats": _WORK_ON_ALL,
+    **{
+        f"{method} /v2/models/{{name}}{version}{rest}": Rule(Role.INFER, Named.PATH, ModelNotLoaded)
+        for version in ("", "/versions/{version}")
+        for method, rest in (
+            ("GET", ""),
+            ("GET", "/ready"),
+            ("GET", "/config"),
+            ("GET", "/stats"),
+            ("POST", "/infer"),
+        )
+    },
+    "POST /v2/repository/index": Rule(Role.INFER, Named.EACH),
+    "POST /v2/repository/models/{name}/load": _WORK,
+    "POST /v2/repository/models/{name}/unload": Rule(Role.OPERATOR, Named.PATH, ModelNotLoaded),
+    **{
+        f"{method} /v2/{path}": Rule(Role.INFER)
+        for method in ("GET", "POST")
+        for path in (
+            "{kind}sharedmemory/{rest:path}",
+            "trace/setting",
+            "logging",
+            "models/{name}/trace/setting",
+        )
+    },
 }
 """By method and path."""
 

@@ -10,8 +10,9 @@ Source: Triton, Model Repository Extension; tritonclient's aio client.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +20,28 @@ import tritonclient.grpc.aio as triton_grpc
 from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.triton.connections import Address, ConnectionBroken, Connections
+from gateway.triton.connections import Address, ConnectionBroken, Connections, HttpResponse
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.errors import (
     TritonFailed,
     TritonSilent,
     TritonUnreachable,
     control_errors,
+    forwarded_error,
     inference_error,
 )
 from gateway.triton.shared_memory import Region
 from gateway.triton.sharing import MemorySharing
 from gateway.triton.statistics import IndexEntry, VersionStatistics, read_index, read_statistics
 from gateway.triton.tensor import InputTensor
-from gateway.triton.v2_protocol import AnswerInvalid, decode_answer, decode_error, encode_request
+from gateway.triton.v2_protocol import (
+    AnswerInvalid,
+    Buffer,
+    decode_answer,
+    decode_error,
+    encode_forward,
+    encode_request,
+)
 
 _MAX_CONNECTIONS = 256
 _REGION_UNKNOWN = "Unable to find shared memory region"
@@ -198,6 +207,53 @@ class TritonClient:
             return decode_answer(answer.headers, answer.body, output_name)
         except AnswerInvalid as error:
             raise TritonFailed(str(error)) from error
+
+    async def forward(
+        self, name: str, version: int, inference: Mapping[str, Any], values: Sequence[Buffer]
+    ) -> HttpResponse:
+        """
+        Run an inference that is written in V2 already, and return the answer as it comes.
+
+        Args:
+            name, version: The model and the version; Triton is never left to choose.
+            inference: The JSON part of the request.
+            values: The binary part: what the JSON part says that comes behind it.
+
+        Raises:
+            TritonError: One of its classes; see there.
+        """
+        asked = dict(inference)
+        if self.endpoint.decodes:
+            uncontended = {"uncontended": self._http.under_way == 0}
+            asked["parameters"] = {**asked.get("parameters", {}), **uncontended}
+        request = encode_forward(
+            name,
+            version,
+            host=self.endpoint.http_url,
+            inference=asked,
+            values=values,
+            headers=_trace_headers(),
+        )
+        return await self._exchange(request)
+
+    async def get(self, path: str) -> HttpResponse:
+        """
+        Read what Triton says under a path of its HTTP service.
+
+        Raises:
+            TritonError: One of its classes; see there.
+        """
+        head = f"GET {path} HTTP/1.1\r\nHost: {self.endpoint.http_url}\r\n\r\n"
+        return await self._exchange([head.encode("latin-1")])
+
+    async def _exchange(self, request: Sequence[Buffer]) -> HttpResponse:
+        try:
+            answer = await self._http.exchange(request)
+        except ConnectionBroken as error:
+            raise TritonUnreachable(str(error)) from error
+        if answer.status != HTTPStatus.OK:
+            raise forwarded_error(answer.status, decode_error(answer.body))
+        return answer
 
     def _parameters(self, tensor: InputTensor) -> Mapping[str, int | bool]:
         """Tell our backend what it knows to use; see `parameters.py` there."""

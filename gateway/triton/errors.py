@@ -12,6 +12,11 @@ from http import HTTPStatus
 from tritonclient.utils import InferenceServerException
 
 _NOT_DECODED = "image not decoded"
+# Triton says 500, of a request that it cannot read.
+_UNREADABLE = ("Unable to parse", "Unable to set", "failed to get request params")
+_UNKNOWN = "Request for unknown model"
+_EXECUTION = "onnx runtime error"
+_REQUEST_ID = re.compile(r"^\[request id: [A-Za-z0-9._-]*\] ")
 _LAYERS = re.compile(
     r"^(\[request id: [^\]]*\] )?(onnx runtime error( \d+)?: )?"
     r"(\[ONNXRuntimeError\] : \d+ : \w+ : )?"
@@ -118,3 +123,17 @@ def inference_error(status: int, message: str) -> TritonError:
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return (TritonNotDecoded if _NOT_DECODED in message else TritonRejected)(message)
     return TritonFailed(message)
+
+
+def forwarded_error(status: int, message: str) -> TritonError:
+    """
+    Make an error of what a caller's own request was answered with. The caller's words may stand in
+    the message, so what counts is how it begins.
+    """
+    text = _REQUEST_ID.sub("", message)
+    refused = status < HTTPStatus.INTERNAL_SERVER_ERROR and not text.startswith(_UNKNOWN)
+    if refused or text.startswith(_UNREADABLE):
+        return TritonRejected(message)
+    if text.startswith(_EXECUTION):
+        return TritonFailed(message)
+    return inference_error(status, message)

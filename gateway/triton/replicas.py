@@ -24,6 +24,8 @@ from gateway.triton.tensor import InputTensor
 __all__ = ["Lease", "Replica", "ReplicaSet", "Served"]
 
 _T = TypeVar("_T")
+REPLICA_AT_FAULT = (TritonUnreachable, TritonNotReady, StubLost)
+"""What another replica may do better."""
 
 
 class ReplicaSet:
@@ -163,9 +165,16 @@ class Lease:
             )
         )
 
-    async def ask(self, question: Callable[[TritonClient], Awaitable[_T]]) -> _T:
+    async def ask(
+        self, question: Callable[[TritonClient], Awaitable[_T]], *, ours: bool = True
+    ) -> _T:
         """
         Put an inference to the replica and, if the replica is at fault, once more to another.
+
+        Args:
+            question: The inference.
+            ours: The gateway made the input: an execution that fails speaks against the version. Of
+                tensors that a caller made it says nothing.
 
         Raises:
             TritonNotReady: No replica has the version ready any more.
@@ -176,18 +185,19 @@ class Lease:
             gone = TritonNotReady(f"no replica has version {self.served[1]} ready")
             self._move(await self._replicas.other(self.served, self._replica, gone))
         try:
-            return await self._ask(question)
-        except (TritonUnreachable, TritonNotReady, StubLost) as error:
+            return await self._ask(question, ours)
+        except REPLICA_AT_FAULT as error:
             self._move(await self._replicas.other(self.served, self._replica, error))
-        return await self._ask(question)
+        return await self._ask(question, ours)
 
-    async def _ask(self, question: Callable[[TritonClient], Awaitable[_T]]) -> _T:
+    async def _ask(self, question: Callable[[TritonClient], Awaitable[_T]], ours: bool) -> _T:
         replica, served = self._replica, self.served
         replica.in_flight[served] += 1
         try:
             answer = await question(replica.client)
         except TritonError as error:
-            replica.watcher.trouble(replica, served, error)
+            if ours or isinstance(error, REPLICA_AT_FAULT):
+                replica.watcher.trouble(replica, served, error)
             raise
         finally:
             replica.in_flight[served] -= 1

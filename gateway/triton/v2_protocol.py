@@ -102,6 +102,36 @@ def encode_request(
     return [head + inference, values.data]
 
 
+def encode_forward(
+    name: str,
+    version: int,
+    *,
+    host: str,
+    inference: Mapping[str, Any],
+    values: Sequence[Buffer],
+    headers: Mapping[str, str],
+) -> Sequence[Buffer]:
+    """
+    Write the HTTP request for an inference whose JSON part is made already.
+
+    Args:
+        name, version, host, headers: As in `encode_request`.
+        inference: The JSON part.
+        values: The binary part, in pieces; sent as they are.
+    """
+    written = orjson.dumps(inference)
+    size_bytes = sum(len(piece) for piece in values)
+    further = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
+    head = (
+        f"POST /v2/models/{name}/versions/{version}/infer HTTP/1.1\r\n"
+        f"Host: {host}\r\n"
+        f"Inference-Header-Content-Length: {len(written)}\r\n"
+        f"Content-Length: {len(written) + size_bytes}\r\n"
+        f"{further}\r\n"
+    ).encode("latin-1")
+    return [head + written, *values]
+
+
 def decode_answer(
     headers: Mapping[str, str], body: bytes, output_name: str
 ) -> npt.NDArray[np.generic]:
@@ -110,7 +140,8 @@ def decode_answer(
 
     Args:
         headers: The answer's headers, names in lower case.
-        body: JSON of INFERENCE_HEADER_LENGTH bytes, and the outputs' values after it.
+        body: JSON of INFERENCE_HEADER_LENGTH bytes, and the outputs' values after it, if they are
+            not in the JSON itself.
         output_name: Which output.
 
     Returns:
@@ -129,6 +160,8 @@ def decode_answer(
                 dtype = _dtype(output["datatype"])
                 if dtype is None or dtype is np.object_:
                     raise AnswerInvalid(f"output {output_name!r} holds no numbers")
+                if "data" in output:
+                    return np.array(output["data"], dtype).reshape(output["shape"])
                 values = np.frombuffer(memoryview(body)[offset : offset + size_bytes], dtype)
                 if math.prod(output["shape"]) != values.size:
                     raise AnswerInvalid(f"output {output_name!r} is not of its own shape")

@@ -20,8 +20,9 @@ from fastapi.responses import Response
 from starlette.types import Scope
 
 from gateway.access.callers import ANYBODY, Caller
+from gateway.access.headers import rollout_key, shown_key
 from gateway.access.roles import Role
-from gateway.api.callers import limit_headers, share_of, shown_key
+from gateway.api.callers import limit_headers, share_of
 from gateway.api.connection.framing import BadRequest, Head, Headers
 from gateway.api.connection.raw_response import JSON, RawResponse, fault_response
 from gateway.api.errors import gateway_error, status_of, unforeseen
@@ -29,7 +30,7 @@ from gateway.api.middleware.metering import ENDPOINTS, UNMATCHED
 from gateway.api.request_ids import name_request, well_formed_id
 from gateway.api.rest.base64_image import decode_base64
 from gateway.api.rest.image_bodies import is_raw
-from gateway.api.rest.serving import answer_headers, caller_of
+from gateway.api.rest.serving import answer_headers
 from gateway.errors import GatewayError
 from gateway.services import Services
 from gateway.telemetry.observation import Observation
@@ -135,7 +136,7 @@ class FastRuns:
                 seen.model,
                 image,
                 request_id=request_id,
-                key=caller_of(scope),
+                key=rollout_key(scope["headers"]),
                 share=share_of(caller, services.limits),
                 seen=seen,
             )

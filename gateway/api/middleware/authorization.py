@@ -15,11 +15,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.access.callers import NOBODY, Caller
+from gateway.access.headers import shown_key
 from gateway.access.keyring import Keyring
 from gateway.access.limits import RateLimits
 from gateway.access.roles import Role
 from gateway.access_errors import Forbidden, Unauthenticated
-from gateway.api.callers import limit_headers, shown_key
+from gateway.api.callers import limit_headers
 from gateway.api.errors import gateway_error
 from gateway.api.middleware.shell import HttpMiddleware, before_head
 from gateway.api.request_ids import request_id_of

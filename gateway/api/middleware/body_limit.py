@@ -36,10 +36,11 @@ class BodyLimitErrors(HttpMiddleware):
 
 
 def _body(scope: Scope) -> bytes:
-    return orjson.dumps(
-        {
-            "detail": "The body is larger than the limit.",
-            "code": "body_too_large",
-            "request_id": request_id_of(scope),
-        }
-    )
+    body = {
+        "detail": "The body is larger than the limit.",
+        "code": "body_too_large",
+        "request_id": request_id_of(scope),
+    }
+    if scope["path"].startswith("/v2"):
+        body["error"] = body["detail"]
+    return orjson.dumps(body)

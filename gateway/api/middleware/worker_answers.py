@@ -11,7 +11,7 @@ from gateway.api.middleware.shell import HttpMiddleware, before_head
 from gateway.services import Services
 
 _READS = {"GET", "HEAD", "OPTIONS"}
-_RUN = "/api/v1/run/"
+_QUESTIONS = ("/api/v1/run/", "/v2/models/", "/v2/repository/index")
 
 
 class WorkerAnswers(HttpMiddleware):
@@ -23,7 +23,7 @@ class WorkerAnswers(HttpMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        changes = scope["method"] not in _READS and not scope["path"].startswith(_RUN)
+        changes = scope["method"] not in _READS and not scope["path"].startswith(_QUESTIONS)
 
         async def wait_for_others(headers: MutableHeaders) -> None:
             headers["X-Gateway-Worker"] = self._number

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 
 from gateway.api.rest.dependencies import ServicesOf
-from gateway.api.rest.parameters import PathName, error_responses, read_version
+from gateway.api.rest.parameters import PathName, error_responses
 from gateway.errors import VersionInvalid
+from gateway.inference.pinned import read_version
 from gateway.store.rollout_tables import EvaluationSetRow
 
 router = APIRouter(prefix="/api/v1/models", tags=["evaluation"])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Query
 
-from gateway.api.rest.parameters import read_version
+from gateway.inference.pinned import read_version
 from gateway.errors import MetricsQueryInvalid
 from gateway.metrics.query import DIMENSIONS
 from gateway.metrics.times import read_length_s, read_moment_s

@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field
 
 from gateway.api.callers import Actor, CallerOf
 from gateway.api.rest.dependencies import ServicesOf
-from gateway.api.rest.parameters import PathName, error_responses, read_version
+from gateway.api.rest.parameters import PathName, error_responses
 from gateway.api.rest.registration import TensorResponse, tensors_of
 from gateway.errors import UploadInvalid
+from gateway.inference.pinned import read_version
 from gateway.registry.versions import Model, ModelVersion
 from gateway.services import Services
 

@@ -1,13 +1,10 @@
-"""What routes have in common: parameters, how a version is written, the errors that they list."""
+"""What routes have in common: parameters, the errors that they list."""
 
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query
 
 from gateway.api.rest.schemas import ErrorResponse
-from gateway.errors import VersionInvalid
-
-_LARGEST_VERSION = 2**63 - 1
 
 Name = Annotated[str, Query(description="Name of a model.", examples=["digits"])]
 PathName = Annotated[str, Path(description="Name of a model.", examples=["digits"])]
@@ -51,19 +48,3 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         507: "The disk is full; nothing was changed.",
     }
     return {status: {"model": ErrorResponse, "description": texts[status]} for status in statuses}
-
-
-def read_version(text: str | None) -> int | None:
-    """
-    Read a version as Triton writes one: a positive number with no leading zero.
-
-    Raises:
-        VersionInvalid: It is something else, or more than 63 bits.
-    """
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal()) or text.startswith("0") or len(text) > 19:
-        raise VersionInvalid("A version is a positive number, for example 2.")
-    if (number := int(text)) > _LARGEST_VERSION:
-        raise VersionInvalid("A version is a positive number of at most 63 bits.")
-    return number

@@ -7,8 +7,8 @@ Transport only. What the calls do is in `registry/lifecycle.py` and `inference/r
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
-from starlette.types import Scope
 
+from gateway.access.headers import rollout_key
 from gateway.api.callers import Actor, CallerOf, asked_by, share_of
 from gateway.api.request_ids import request_id_of
 from gateway.api.rest.dependencies import ServicesOf, services_of
@@ -22,7 +22,6 @@ from gateway.api.rest.parameters import (
     TopK,
     Version,
     error_responses,
-    read_version,
 )
 from gateway.api.rest.schemas import (
     BatchResponse,
@@ -32,13 +31,13 @@ from gateway.api.rest.schemas import (
     ScoreResponse,
 )
 from gateway.inference.batch import Batch, Result, run_batch
+from gateway.inference.pinned import read_version
 from gateway.inference.request import Prediction
 from gateway.inference.tasks.classify import best
+from gateway.inference.tensors import TensorAnswer
 from gateway.telemetry.observation import observation_of
 
 router = APIRouter(prefix="/api/v1", tags=["models"], route_class=ImageBodies)
-
-_CALLER = b"x-rollout-key"
 
 
 @router.get("/list", summary="List the models")
@@ -73,12 +72,6 @@ async def unload_model(
     return 200
 
 
-def caller_of(scope: Scope) -> str | None:
-    """Name the caller, if it names itself; else each request is on its own."""
-    found = next((value for name, value in scope["headers"] if name == _CALLER and value), None)
-    return found.decode("latin-1") if found else None
-
-
 @router.post(
     "/run/{name}",
     summary="Classify an image",
@@ -96,7 +89,7 @@ async def run_model(
     alias: Alias = None,
     top_k: TopK = None,
     softmax: Softmax = False,
-    x_rollout_key: RolloutKey = None,  # noqa: ARG001 - described here, read by `caller_of`
+    x_rollout_key: RolloutKey = None,  # noqa: ARG001 - described here, read by `rollout_key`
 ) -> RunResponse | BatchResponse:
     """
     Classify an image by a model's champion, or by the version or alias that is asked for.
@@ -110,7 +103,7 @@ async def run_model(
     """
     services, seen = await services_of(request), observation_of(request.scope)
     pinned, request_id = read_version(version), request_id_of(request.scope)
-    key = caller_of(request.scope)
+    key = rollout_key(request.scope["headers"])
     share = share_of(asked_by(request.scope), services.limits)
     if body.several is not None:
         batch = await run_batch(
@@ -165,7 +158,7 @@ def _answer(prediction: Prediction, top_k: int | None, *, softmax: bool) -> RunR
     )
 
 
-def answer_headers(answer: Prediction | Batch) -> list[tuple[bytes, bytes]]:
+def answer_headers(answer: Prediction | Batch | TensorAnswer) -> list[tuple[bytes, bytes]]:
     """Say which version answered, and how long each stage took, in milliseconds."""
     stages = answer.stages
     timing = (
