@@ -24,7 +24,6 @@ from gateway.api.rest.metrics_parameters import (
 )
 from gateway.api.rest.parameters import error_responses
 from gateway.errors import MetricsQueryInvalid
-from gateway.inference.pinned import read_version
 from gateway.metrics.formats import COLUMNS, as_csv, as_parquet
 from gateway.metrics.query import DIMENSIONS, Answer, Question, ask, describe
 from gateway.metrics.times import iso, iso_ms

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import Query
 
-from gateway.inference.pinned import read_version
 from gateway.errors import MetricsQueryInvalid
+from gateway.inference.pinned import read_version
 from gateway.metrics.query import DIMENSIONS
 from gateway.metrics.times import read_length_s, read_moment_s
 from gateway.store.request_metrics import DAY_S, HOUR_S, MINUTE_S

@@ -34,7 +34,7 @@ from gateway.inference.batch import Batch, Result, run_batch
 from gateway.inference.pinned import read_version
 from gateway.inference.request import Prediction
 from gateway.inference.tasks.classify import best
-from gateway.inference.tensors import TensorAnswer
+from gateway.inference.tensor_answer import TensorAnswer
 from gateway.telemetry.observation import observation_of
 
 router = APIRouter(prefix="/api/v1", tags=["models"], route_class=ImageBodies)
