@@ -3,10 +3,13 @@
 the fix. It changes nothing and starts nothing that it does not end.
 """
 
+import asyncio
 import json
 import os
 import shutil
 import socket
+import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from gateway.triton.discovery import TritonUrlInvalid, parse_triton_url
 from gateway.triton.embedded import EmbeddedOptions, preflight
 from gateway.triton.errors import TritonError
 
+_SANDBOX = "gateway.registry.validation.sandbox"
 _LEAST_DISK_BYTES = 2 * 1024**3
 _REPLICA_TIMEOUT_S = 3.0
 
@@ -38,7 +42,7 @@ class Finding:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything that this gateway needs with these settings."""
-    findings = [_port(settings), *_disk(settings), await _database(settings)]
+    findings = [_port(settings), *_disk(settings), await _database(settings), await _sandbox()]
     if settings.triton_urls:
         findings += [await _replica(settings, text) for text in settings.triton_urls]
     else:
@@ -106,6 +110,29 @@ async def _database(settings: Settings) -> Finding:
         )
     await database.close()
     return Finding("database", True, settings.resolved_database_url.split("@")[-1])
+
+
+async def _sandbox() -> Finding:
+    """Confine a process as a validation is, and tell which bounds the machine allows."""
+    name = "sandbox of validation"
+    with tempfile.TemporaryDirectory() as folder:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-m", _SANDBOX, folder),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        printed, _ = await process.communicate()
+    try:
+        held: dict[str, bool] = json.loads(printed)
+    except ValueError:
+        return Finding(name, False, f"ended with {process.returncode}", "Uploads will fail.")
+    detail = ", ".join(f"{what}: {'held' if holds else 'no'}" for what, holds in held.items())
+    return Finding(
+        name,
+        held["calls"],
+        f"{detail} (files need Linux 5.13, namespaces a runtime that allows them)",
+        "Allow seccomp filters: without them an uploaded model may open connections.",
+    )
 
 
 async def _replica(settings: Settings, text: str) -> Finding:

@@ -35,6 +35,8 @@ def test_doctor_finds_a_healthy_machine_healthy(tmp_path: Path) -> None:
     assert done.returncode == 0
     names = {finding["name"] for finding in findings}
     assert {"port", "database", "data folder", "repository folder"} <= names
+    sandbox = next(found for found in findings if found["name"] == "sandbox of validation")
+    assert "calls: held" in sandbox["detail"]
 
 
 def test_doctor_says_how_to_mend_what_is_wrong(tmp_path: Path) -> None:

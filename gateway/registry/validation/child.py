@@ -13,11 +13,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gateway.full_disk import exit_if_full
-from gateway.registry.validation.sandbox import Limits, confine
+from gateway.registry.validation.sandbox import Confined, Limits, confine
 
 REPORT_FILE = "report.json"
 
@@ -25,7 +26,8 @@ REPORT_FILE = "report.json"
 def main() -> None:
     """Validate the model that standard input describes."""
     request = json.load(sys.stdin)
-    no_network = confine(Limits(**request["limits"]))
+    model, folder = Path(request["model"]), Path(request["folder"])
+    confined = confine(Limits(**request["limits"]), reading=[model], writing=folder)
     # Only now: what is imported here is what handles the file.
     from gateway.registry.validation.stages import (  # noqa: PLC0415 - see above
         Examination,
@@ -33,7 +35,7 @@ def main() -> None:
     )
 
     examination = Examination(
-        Path(request["model"]),
+        model,
         name=request["name"],
         preprocessing=request["preprocessing"],
         labels=request["labels"],
@@ -42,11 +44,10 @@ def main() -> None:
         beside=read_tensor(request["beside"]),
         runtime=request["runtime"],
     )
-    report = Path(request["folder"]) / REPORT_FILE
-    _examine(examination, report, no_network=no_network)
+    _examine(examination, folder / REPORT_FILE, confined)
 
 
-def _examine(examination: Any, report: Path, *, no_network: bool) -> None:
+def _examine(examination: Any, report: Path, confined: Confined) -> None:
     stages: list[dict[str, Any]] = []
 
     def write() -> None:
@@ -56,7 +57,7 @@ def _examine(examination: Any, report: Path, *, no_network: bool) -> None:
                 "runtime": examination.runtime.description,
                 "stages": stages,
                 "warnings": examination.warnings,
-                "no_network": no_network,
+                "confined": asdict(confined),
                 "preprocessing": examination.preprocessing_json(),
             }
         )

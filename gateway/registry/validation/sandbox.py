@@ -2,35 +2,42 @@
 Bounds for a process that handles a file from outside. It sets them upon itself, before it looks at
 the file; none can be taken back.
 
-Memory, processor time, the size of files and their number are bounded by rlimits. New sockets,
-programs and ways around the bounds are refused by a seccomp filter, which any process may install,
-in a container too. The kernel kills the process when its parent is gone.
+    rlimits         memory, processor time, size and number of files
+    user namespace  no capability over anything outside, no network interface; where it is allowed
+    Landlock        no file but the interpreter's, the model and an own folder; where there is one
+    seccomp         no sockets, programs, processes or signals to others; see `seccomp.py`
 
-Source: Linux, setrlimit(2), prctl(2), seccomp(2).
+The kernel kills the process when its parent is gone. `gateway doctor` tells what holds on a
+machine: `python -I -m gateway.registry.validation.sandbox FOLDER` tries it out.
+
+Source: Linux, setrlimit(2), prctl(2), user_namespaces(7).
 """
 
 import ctypes
-import platform
+import json
+import os
 import resource
 import signal
-import struct
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gateway.processes import die_with_parent
+from gateway.registry.validation.landlock import allow_only
+from gateway.registry.validation.seccomp import refuse_calls
 
-_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 38, 22
-_SECCOMP_MODE_FILTER = 2
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _KILL, _ERRNO = 0x7FFF_0000, 0x8000_0000, 0x0005_0000
-_EPERM = 1
-_X32_CALLS = 0x4000_0000
-# socket, socketpair, connect, kill, execve, execveat, ptrace, process_vm_writev, io_uring_setup,
-# setns, unshare, mount.
-_REFUSED_CALLS = {
-    "x86_64": (0xC000_003E, (41, 53, 42, 62, 59, 322, 101, 311, 425, 308, 272, 165)),
-    "aarch64": (0xC000_00B7, (198, 199, 203, 129, 221, 281, 117, 271, 425, 268, 97, 40)),
-}
+_NEW_USER, _NEW_IPC, _NEW_NETWORK = 0x1000_0000, 0x0800_0000, 0x4000_0000
+# Threads count, too; in an own user namespace those of nobody else do.
+_MOST_THREADS = 128
+_PACKAGE = Path(__file__).parents[2]
+# What the interpreter, the C library and onnxruntime read on the way.
+_SYSTEM = (
+    *("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime"),
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"),
+    *("/sys/devices/system", "/sys/fs/cgroup"),
+    *("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,64 +50,89 @@ class Limits:
     open_files: int = 64
 
 
-def confine(limits: Limits) -> bool:
+@dataclass(frozen=True, slots=True)
+class Confined:
     """
-    Bound this process.
+    Which bounds hold; rlimits always do.
 
-    Returns:
-        Whether new sockets are refused: not on a machine whose system calls are not known here,
-        or a kernel without seccomp.
+    Attributes:
+        calls: The filter of system calls: no sockets, programs, processes, signals.
+        files: Landlock: no files but its own.
+        namespace: A user namespace of its own.
     """
-    die_with_parent()
+
+    calls: bool
+    files: bool
+    namespace: bool
+
+
+def confine(limits: Limits, *, reading: Sequence[Path], writing: Path) -> Confined:
+    """
+    Bound this process, which has one thread.
+
+    Args:
+        limits: What it may use.
+        reading: What it reads beside what it is made of.
+        writing: The one folder that it writes into.
+    """
     # If memory runs out, this process goes and not the server.
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     # A file that grows too large is an error and not the end; the report must still be written.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    readable = [*map(Path, _SYSTEM), *_interpreter(), _PACKAGE, *reading]
+    namespace = _reaches(readable, writing) and _own_namespace()
+    die_with_parent()
     for what, most in (
         (resource.RLIMIT_AS, limits.memory_bytes),
         (resource.RLIMIT_CPU, limits.cpu_s),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.open_files),
         (resource.RLIMIT_CORE, 0),
+        *([(resource.RLIMIT_NPROC, _MOST_THREADS)] if namespace else []),
     ):
         hard = resource.getrlimit(what)[1]
         bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (bound, bound))
-    return _refuse_calls(ctypes.CDLL(None, use_errno=True))
-
-
-def _refuse_calls(libc: ctypes.CDLL) -> bool:
-    known = _REFUSED_CALLS.get(platform.machine())
-    if known is None:
-        return False
-    architecture, calls = known
-    last = len(calls)
-    program = [
-        _instruction(_LOAD, 0, 0, 4),
-        _instruction(_JUMP_EQUAL, 1, 0, architecture),
-        _instruction(_RETURN, 0, 0, _KILL),
-        _instruction(_LOAD, 0, 0, 0),
-        _instruction(_JUMP_AT_LEAST, last + 1, 0, _X32_CALLS),
-        *(_instruction(_JUMP_EQUAL, last - i, 0, call) for i, call in enumerate(calls)),
-        _instruction(_RETURN, 0, 0, _ALLOW),
-        _instruction(_RETURN, 0, 0, _ERRNO | _EPERM),
-    ]
-    code = ctypes.create_string_buffer(b"".join(program))
-    # struct sock_fprog: a length, padding, a pointer.
-    fprog = ctypes.create_string_buffer(
-        struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
-    )
-    return bool(
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-        and libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, fprog, 0, 0) == 0
-    )
-
-
-def _instruction(code: int, jump_true: int, jump_false: int, value: int) -> bytes:
-    return struct.pack("HBBI", code, jump_true, jump_false, value)
+    files = allow_only(readable, writing)
+    return Confined(calls=refuse_calls(), files=files, namespace=namespace)
 
 
 def peak_memory_bytes() -> int:
     """Tell the largest resident size that this process has had."""
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes * 1024
+
+
+def _interpreter() -> list[Path]:
+    """List where modules lie that belong to the interpreter or to its virtual environment."""
+    roots = {Path(root).resolve() for root in (sys.prefix, sys.base_prefix)}
+    searched = [Path(entry).resolve() for entry in sys.path if entry]
+    return [place for place in searched if any(place.is_relative_to(root) for root in roots)]
+
+
+def _own_namespace() -> bool:
+    flags = _NEW_USER | _NEW_IPC | _NEW_NETWORK
+    return bool(ctypes.CDLL(None, use_errno=True).unshare(flags) == 0)
+
+
+def _reaches(reading: Sequence[Path], writing: Path) -> bool:
+    """Whether the files can be reached without root's privileges, tried out by a child."""
+    if os.geteuid() != 0:
+        return True
+    child = os.fork()
+    if child == 0:
+        there = [place for place in reading if place.exists()]
+        allowed = _own_namespace() and os.access(writing, os.R_OK | os.W_OK | os.X_OK)
+        os._exit(0 if allowed and all(os.access(place, os.R_OK) for place in there) else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def main() -> None:
+    """Print which bounds hold on this machine; the argument is a folder to write in."""
+    limits = Limits(memory_bytes=1 << 30, cpu_s=10, file_bytes=1 << 20)
+    confined = confine(limits, reading=[], writing=Path(sys.argv[1]))
+    sys.stdout.write(json.dumps(asdict(confined)))
+
+
+if __name__ == "__main__":
+    main()

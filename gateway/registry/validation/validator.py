@@ -14,11 +14,13 @@ from typing import Any
 
 from gateway.child_process import Ended, run_child
 from gateway.converter.signature import TensorSignature
+from gateway.full_disk import storage_full
 from gateway.processes import describe_exit
 from gateway.registry.validation.child import REPORT_FILE
 from gateway.registry.validation.report import STAGES, Report, Stage
 
 _MODULE = "gateway.registry.validation.child"
+_FOLDER = "validation"
 # For the report and what the process prints; it writes nothing else.
 _FILE_BYTES = 1 << 20
 # The file as bytes, parsed, in the runtime's session, and in its optimised form.
@@ -83,7 +85,7 @@ class Validator:
 
         Args:
             model, size_bytes: The file, absolute, and its size; it is only read.
-            folder: An existing folder for the process; its report stays in it.
+            folder: An existing folder; the process gets one in it.
             name: The model's name.
             preprocessing, labels: What was asked for at registration.
             keep_graph, beside: Whether the graph is published as it is: `InputPolicy`.
@@ -91,9 +93,13 @@ class Validator:
         Raises:
             StorageFull: There was no space for the report.
         """
+        # Of its own: the process may write into it, and must not change the model.
+        own = folder / _FOLDER
+        with storage_full():
+            own.mkdir(exist_ok=True)
         request = {
             "model": str(model),
-            "folder": str(folder),
+            "folder": str(own),
             "name": name,
             "preprocessing": preprocessing,
             "labels": None if labels is None else list(labels),
@@ -107,8 +113,8 @@ class Validator:
                 "file_bytes": _FILE_BYTES,
             },
         }
-        ended = await run_child(_MODULE, request, folder=folder, timeout_s=self.timeout_s)
-        return _read_report(folder / REPORT_FILE, ended, self.runtime)
+        ended = await run_child(_MODULE, request, folder=own, timeout_s=self.timeout_s)
+        return _read_report(own / REPORT_FILE, ended, self.runtime)
 
 
 def _read_report(path: Path, ended: Ended, runtime: str) -> Validated:
