@@ -12,7 +12,6 @@ Errors of the driver leave this package as `StoreUnavailable`; a broken constrai
 
 import asyncio
 import contextlib
-import fcntl
 import importlib
 import sqlite3
 import threading
@@ -20,25 +19,19 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine, event, make_url
+from sqlalchemy import event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from gateway.errors import StoreUnavailable
+from gateway.store.schema import BUSY_TIMEOUT_S, is_sqlite, migrate, postgresql_url
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
-_BUSY_TIMEOUT_S = 5.0
-_CONNECT_TIMEOUT_S = "5"
 # Waiting for the turn to write counts, too. A server that was halted, or that a network has cut off
 # without a word, would otherwise be waited for as long as TCP likes: hours.
 ANSWER_TIMEOUT_S = 30.0
-# Any constant that no other application of the same server uses as an advisory lock.
-_MIGRATION_LOCK = 0x6F6E_6E78
 
 
 class Database:
@@ -128,7 +121,7 @@ class _SqliteObserver:
         with self._lock:
             if self._connection is None:
                 self._connection = sqlite3.connect(
-                    self._path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False
+                    self._path, timeout=BUSY_TIMEOUT_S, check_same_thread=False
                 )
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
             return int(version)
@@ -149,7 +142,7 @@ def insert_for(session: AsyncSession) -> Any:
 def is_there(url: str) -> bool:
     """Whether there is a database to be opened: a server's is taken to be there."""
     parsed = make_url(url)
-    return not _is_sqlite(parsed) or Path(parsed.database or "").is_file()
+    return not is_sqlite(parsed) or Path(parsed.database or "").is_file()
 
 
 async def open_database(url: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> Database:
@@ -161,26 +154,22 @@ async def open_database(url: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S)
         answer_timeout_s: How long one reading or one transaction may take, in seconds.
 
     Raises:
-        StoreUnavailable: It cannot be reached or migrated.
+        StoreUnavailable: It cannot be reached or migrated, or a newer release made its schema.
     """
     parsed = make_url(url)
-    if _is_sqlite(parsed):
+    if is_sqlite(parsed):
         with _driver_errors():
             engine = _sqlite_engine(parsed)
     else:
         _require_psycopg()
-        engine = create_async_engine(_postgresql(parsed), pool_pre_ping=True)
+        engine = create_async_engine(postgresql_url(parsed), pool_pre_ping=True)
     with _driver_errors():
-        await asyncio.to_thread(_migrate, parsed)
+        await asyncio.to_thread(migrate, parsed)
     return Database(
         engine,
-        sqlite_path=parsed.database if _is_sqlite(parsed) else None,
+        sqlite_path=parsed.database if is_sqlite(parsed) else None,
         answer_timeout_s=answer_timeout_s,
     )
-
-
-def _is_sqlite(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite"
 
 
 def _sqlite_engine(url: URL) -> AsyncEngine:
@@ -188,7 +177,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         raise StoreUnavailable("DATABASE_URL: a database in memory would forget everything.")
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"), connect_args={"timeout": _BUSY_TIMEOUT_S}
+        url.set(drivername="sqlite+aiosqlite"), connect_args={"timeout": BUSY_TIMEOUT_S}
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -208,22 +197,6 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     return engine
 
 
-def _migrate(url: URL) -> None:
-    """Bring the schema up to date; gateways that start at once do it one after the other."""
-    sqlite = _is_sqlite(url)
-    engine = _sqlite_migrating(url) if sqlite else create_engine(_postgresql(url))
-    try:
-        with _file_lock(url) if sqlite else contextlib.nullcontext(), engine.begin() as connection:
-            if not sqlite:
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-            config = Config()
-            config.set_main_option("script_location", str(_MIGRATIONS))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    finally:
-        engine.dispose()
-
-
 def _require_psycopg() -> None:
     try:
         importlib.import_module("psycopg")
@@ -232,35 +205,6 @@ def _require_psycopg() -> None:
             "DATABASE_URL names PostgreSQL, which needs the extra postgres: "
             "pip install 'onnx-gateway[postgres]'."
         ) from error
-
-
-def _postgresql(url: URL) -> URL:
-    waits = {"connect_timeout": _CONNECT_TIMEOUT_S}
-    return url.set(drivername="postgresql+psycopg").update_query_dict(waits)
-
-
-def _sqlite_migrating(url: URL) -> Engine:
-    """Make an engine that switches the file to WAL and migrates in one transaction."""
-    engine = create_engine(url.set(drivername="sqlite"), connect_args={"timeout": _BUSY_TIMEOUT_S})
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: object) -> None:
-        # The driver would commit before and after each CREATE TABLE.
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL").close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
-
-
-@contextlib.contextmanager
-def _file_lock(url: URL) -> Iterator[None]:
-    with Path(f"{url.database}.migrating").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

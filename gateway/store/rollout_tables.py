@@ -24,6 +24,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Text,
+    false,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -101,6 +102,8 @@ class AnsweredRow(Base):
     at_s: Mapped[float] = mapped_column(Float, index=True)
     # Who asked, if the caller named itself: a hash.
     caller: Mapped[str | None] = mapped_column(String(16))
+    # Of release 0.2, which notes here what `judged` says now.
+    labelled: Mapped[bool] = mapped_column(Boolean, server_default=false())
 
 
 class JudgedRow(Base):

@@ -152,6 +152,8 @@ class StateRow(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     generation: Mapped[int] = mapped_column(BigInteger)
+    # The oldest schema whose code runs on this one; see `schema.py`.
+    compatible_from: Mapped[str] = mapped_column(String(32), server_default="0005")
 
 
 class AuditRow(Base):

@@ -1,8 +1,10 @@
 """`gateway doctor` and `gateway settings`, as they are typed."""
 
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +67,21 @@ def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
     assert "PORT" in done.stderr
     assert "many" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_database_of_a_newer_release_is_one_line(tmp_path: Path) -> None:
+    """A schema that this release cannot work with: what to do, exit code 1, no traceback."""
+    (tmp_path / "var").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "var/gateway.db")) as database:
+        database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        database.execute("INSERT INTO alembic_version VALUES ('9999')")
+        database.execute("CREATE TABLE state (id INTEGER, generation INTEGER)")
+        database.commit()
+    done = _gateway(tmp_path, "serve", TRITON_URLS="http://127.0.0.1:9")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "newer release" in line]
+    assert "Start the newer release" in line
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_path_that_triton_cannot_take_is_refused_at_start(tmp_path: Path) -> None:

@@ -27,19 +27,27 @@ def upgrade() -> None:
     op.execute(
         "INSERT INTO judged (request_id, at_s) SELECT request_id, at_s FROM answered WHERE labelled"
     )
-    op.drop_column("answered", "labelled")
+    # Nobody reads it any more; the release before still writes it.
+    with op.batch_alter_table("answered") as answered:
+        answered.alter_column(
+            "labelled",
+            existing_type=sa.Boolean(),
+            existing_nullable=False,
+            server_default=sa.false(),
+        )
     op.add_column("answered", sa.Column("caller", sa.String(length=16), nullable=True))
     op.add_column("accuracy", sa.Column("last_at_s", sa.Float(), nullable=True))
     op.add_column("verdicts", sa.Column("number", sa.Integer(), nullable=False, server_default="0"))
 
 
 def downgrade() -> None:
-    """Undo it; whether an answer was judged is lost."""
+    """Undo it."""
     op.drop_column("verdicts", "number")
     op.drop_column("accuracy", "last_at_s")
     op.drop_column("answered", "caller")
-    op.add_column(
-        "answered", sa.Column("labelled", sa.Boolean(), nullable=False, server_default=sa.false())
-    )
+    with op.batch_alter_table("answered") as answered:
+        answered.alter_column(
+            "labelled", existing_type=sa.Boolean(), existing_nullable=False, server_default=None
+        )
     op.drop_index("ix_judged_at_s", "judged")
     op.drop_table("judged")
