@@ -57,6 +57,8 @@ maps a class to a status.
     ├── Unavailable             (retry later)
     │   ├── TritonUnavailable   triton_unavailable
     │   ├── StoreUnavailable    store_unavailable
+    │   │   └── StoreFull       storage_full
+    │   ├── RepositoryReadOnly  repository_read_only
     │   ├── ModelQuarantined    model_quarantined
     │   ├── ChannelClosed       restarting
     │   └── Draining            draining
@@ -374,6 +376,20 @@ class StoreUnavailable(Unavailable):
 
     code = "store_unavailable"
     retry_after_s = 5.0
+
+
+class StoreFull(StoreUnavailable):
+    """The disk of the database is full; nothing was written."""
+
+    code = "storage_full"
+    retry_after_s = None  # type: ignore[assignment] # nobody knows when there is space again
+
+
+class RepositoryReadOnly(Unavailable):
+    """The model repository cannot be written to; what lies in it is served."""
+
+    code = "repository_read_only"
+    retry_after_s = 60.0
 
 
 class ModelQuarantined(Unavailable):

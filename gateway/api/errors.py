@@ -34,6 +34,7 @@ STATUS_OF: Mapping[type[errors.GatewayError], int] = {
     access_errors.MediaTypeUnsupported: 415,
     errors.Overloaded: 429,
     errors.Unavailable: 503,
+    errors.StoreFull: 507,
     errors.UpstreamFailed: 502,
     errors.DeadlineExceeded: 504,
     errors.StorageFull: 507,

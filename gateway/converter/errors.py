@@ -15,6 +15,7 @@ What can be wrong with a model, a name or a repository. Every error has a stable
     ├── VersionMissing          version_missing
     ├── PathEscapes             path_escapes
     ├── RepositoryUnreadable    repository_unreadable
+    ├── RepositoryReadOnly      repository_read_only
     └── StorageFull             storage_full
 
 The texts name models, versions and tensors, never paths: they may be shown to whoever uploaded.
@@ -105,6 +106,12 @@ class RepositoryUnreadable(ToolError):
     """What lies in a model's place cannot be read: no directory, no permission, a bad disk."""
 
     code = "repository_unreadable"
+
+
+class RepositoryReadOnly(ToolError):
+    """The repository cannot be written to: a read-only mount, or another user's."""
+
+    code = "repository_read_only"
 
 
 class StorageFull(ToolError):

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from gateway.converter.errors import (
     PathEscapes,
+    RepositoryReadOnly,
     RepositoryUnreadable,
     StorageFull,
     VersionExists,
@@ -30,6 +31,7 @@ from gateway.converter.errors import (
 STAGING = ".staging"
 _CHUNK_BYTES = 1 << 20
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _TAKEN = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
 
@@ -40,11 +42,13 @@ def staging_folder(repository: Path) -> Iterator[Path]:
 
     Raises:
         StorageFull: The block, or making the folder, ran out of space.
+        RepositoryReadOnly: The folder cannot be made.
     """
     folder = repository / STAGING / uuid.uuid4().hex
     with storage_errors():
         try:
-            folder.mkdir(parents=True)
+            with write_errors():
+                folder.mkdir(parents=True)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -179,6 +183,20 @@ def storage_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise StorageFull("No space is left in the repository; nothing was changed.") from error
+        raise
+
+
+@contextlib.contextmanager
+def write_errors() -> Iterator[None]:
+    """Turn a refusal to make a folder of ours into RepositoryReadOnly."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _READ_ONLY:
+            raise RepositoryReadOnly(
+                "The model repository cannot be written to: its mount is read-only, or this "
+                "server's user has no right to it. What lies in it is served."
+            ) from error
         raise
 
 

@@ -17,6 +17,7 @@ from gateway.errors import (
     LoadSuperseded,
     ModelNotLoaded,
     SignatureConflict,
+    StoreUnavailable,
     TritonUnavailable,
 )
 from gateway.registry.artifacts import Artifacts
@@ -96,7 +97,11 @@ class LocalLifecycle:
                 if fresh:
                     self._loads.first_loads.add(served)
                 if fresh or number in model.quarantined:
-                    await self._registry.store.set_desired(name, add={number}, actor=actor)
+                    try:
+                        await self._registry.store.set_desired(name, add={number}, actor=actor)
+                    except StoreUnavailable:
+                        fresh = False  # nothing was recorded that would have to be taken back
+                        raise
                     await self._registry.refresh()
                 await self._until_ready(served)
             except BaseException:

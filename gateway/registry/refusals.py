@@ -9,13 +9,15 @@ from gateway.errors import (
     ModelRejected,
     NameConflict,
     NameInvalid,
+    RepositoryReadOnly,
     StorageFull,
     VersionConflict,
     VersionInvalid,
 )
 
 _CLASSES: Mapping[str, type[GatewayError]] = {
-    error.code: error for error in (NameInvalid, NameConflict, StorageFull, VersionInvalid)
+    error.code: error
+    for error in (NameInvalid, NameConflict, RepositoryReadOnly, StorageFull, VersionInvalid)
 } | {"version_exists": VersionConflict}
 
 

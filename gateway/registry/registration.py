@@ -196,7 +196,9 @@ class Registration:
             VersionInUse: An alias, a load or a rollout holds one of them; nothing was deleted.
             ModelRejected: The model's directory, or its config.pbtxt, is in a state in which no
             version can be taken out of it; nothing was deleted.
+            RepositoryReadOnly: Its files cannot be removed; nothing was deleted.
         """
+        self.staging.require()
         async with self._locks[name]:
             await self._check_place(name)
             await self.store.delete_versions(

@@ -17,8 +17,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.converter.repository_writer import STAGING
+import structlog
+
+from gateway.converter.repository_writer import STAGING, write_errors
+from gateway.errors import RepositoryReadOnly
 from gateway.full_disk import storage_full
+from gateway.registry.refusals import as_refusals
+
+log = structlog.get_logger(__name__)
 
 _PREFIX = "gateway-"
 _LOCK_FILE = "alive.lock"
@@ -40,6 +46,7 @@ class Staging:
 
         Raises:
             StorageFull: There is no space for it.
+            RepositoryReadOnly: The repository cannot be written to.
         """
         path = self._own / uuid.uuid4().hex
         with storage_full():
@@ -48,6 +55,14 @@ class Staging:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+    def require(self) -> None:
+        """
+        Check that the repository can be written to.
+
+        Raises:
+            RepositoryReadOnly: It cannot.
+        """
 
     def alive(self, owner: str) -> bool:
         """Whether a gateway that owns something still runs."""
@@ -59,8 +74,41 @@ class Staging:
         os.close(self.lock)
 
 
+class NoStaging(Staging):
+    """The staging of a repository that cannot be written to: whatever needs it is refused."""
+
+    def __init__(self, root: Path, refusal: RepositoryReadOnly) -> None:
+        super().__init__(root, f"{_PREFIX}{uuid.uuid4().hex}", -1)
+        self._refusal = refusal
+
+    def require(self) -> None:
+        """Raise RepositoryReadOnly."""
+        raise self._refusal
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Raise RepositoryReadOnly."""
+        self.require()
+        yield Path()
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
 def open_staging(repository: Path) -> Staging:
-    """Make this gateway's folder, and remove what gateways that are gone have left."""
+    """
+    Make this gateway's folder, and remove what gateways that are gone have left. Where the
+    repository cannot be written to, what is staged later is refused.
+    """
+    try:
+        with as_refusals(), write_errors():
+            return _open_staging(repository)
+    except RepositoryReadOnly as error:
+        log.warning("repository_read_only", reason=error.detail)
+        return NoStaging(repository / STAGING, error)
+
+
+def _open_staging(repository: Path) -> Staging:
     root = repository / STAGING
     root.mkdir(parents=True, exist_ok=True)
     # One at a time: a folder whose lock is not taken yet must not be swept.

@@ -12,9 +12,12 @@ Errors of the driver leave this package as `StoreUnavailable`; a broken constrai
 
 import asyncio
 import contextlib
+import errno
 import importlib
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreFull, StoreUnavailable
 from gateway.store.schema import BUSY_TIMEOUT_S, is_sqlite, migrate, postgresql_url
 
 # Waiting for the turn to write counts, too. A server that was halted, or that a network has cut off
 # without a word, would otherwise be waited for as long as TCP likes: hours.
 ANSWER_TIMEOUT_S = 30.0
+# The second: the index of the write-ahead log could not grow.
+_SQLITE_FULL = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
+_POSTGRESQL_FULL = "53100"
 
 
 class Database:
@@ -47,7 +53,7 @@ class Database:
         self._engine = engine
         self._answer_timeout_s = answer_timeout_s
         self._observer = _SqliteObserver(sqlite_path) if sqlite_path else None
-        self._write_engine = engine.execution_options(sqlite_begin="IMMEDIATE")
+        self._file = SqliteFile(sqlite_path) if sqlite_path else None
         self._writing = asyncio.Lock()
 
     @contextlib.asynccontextmanager
@@ -71,17 +77,38 @@ class Database:
         A transaction: committed at the end of the block, rolled back by an exception.
 
         Raises:
-            StoreUnavailable: The database cannot be reached, does not answer, or stayed locked.
+            StoreUnavailable: The database cannot be reached, does not answer, or stayed locked for
+            longer than BUSY_TIMEOUT_S, the wait for one's turn included.
+            StoreFull: Its disk is full.
             IntegrityError: A constraint was broken (somebody else was first).
         """
         with _driver_errors():
-            async with (
-                asyncio.timeout(self._answer_timeout_s),
-                self._writing,
-                AsyncSession(self._write_engine, expire_on_commit=False) as session,
-                session.begin(),
-            ):
-                yield session
+            async with asyncio.timeout(self._answer_timeout_s), self._turn() as engine:
+                if self._file is not None:
+                    self._file.check()
+                async with (
+                    AsyncSession(engine, expire_on_commit=False) as session,
+                    session.begin(),
+                ):
+                    yield session
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[AsyncEngine]:
+        """Wait for the turn to write; yield an engine that waits for the rest of the time."""
+        began_s = time.monotonic()
+        if self._file is None:
+            async with self._writing:
+                yield self._engine
+            return
+        async with asyncio.timeout(BUSY_TIMEOUT_S):
+            await self._writing.acquire()
+        try:
+            left_s = began_s + BUSY_TIMEOUT_S - time.monotonic()
+            yield self._engine.execution_options(
+                sqlite_begin="IMMEDIATE", sqlite_busy_ms=max(1, round(left_s * 1000))
+            )
+        finally:
+            self._writing.release()
 
     async def data_version(self) -> int | None:
         """
@@ -91,8 +118,9 @@ class Database:
         Raises:
             StoreUnavailable: The database cannot be read.
         """
-        if self._observer is None:
+        if self._observer is None or self._file is None:
             return None
+        self._file.check()
         try:
             return await asyncio.to_thread(self._observer.data_version)
         except sqlite3.Error as error:
@@ -103,6 +131,38 @@ class Database:
         if self._observer is not None:
             await asyncio.to_thread(self._observer.close)
         await self._engine.dispose()
+
+
+class SqliteFile:
+    """
+    The file that was opened. SQLite goes on writing into a file that was deleted or replaced since:
+    what it says to have kept would be gone.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._opened = self._identity()
+
+    def check(self) -> None:
+        """
+        Check that the path still leads to the file.
+
+        Raises:
+            StoreUnavailable: It does not.
+        """
+        try:
+            found = self._identity()
+        except OSError:
+            found = None
+        if found != self._opened:
+            raise StoreUnavailable(
+                "The file of the database was deleted or replaced while the gateway runs: nothing "
+                "can be recorded. Put it back, or restart the gateway."
+            )
+
+    def _identity(self) -> tuple[int, int]:
+        stat = os.stat(self._path)  # noqa: PTH116 - on the path of every write
+        return stat.st_dev, stat.st_ino
 
 
 class _SqliteObserver:
@@ -191,8 +251,10 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        kind = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
-        connection.exec_driver_sql(f"BEGIN {kind}")
+        options = connection.get_execution_options()
+        if busy_ms := options.get("sqlite_busy_ms"):
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={busy_ms}")
+        connection.exec_driver_sql(f"BEGIN {options.get('sqlite_begin', 'DEFERRED')}")
 
     return engine
 
@@ -214,4 +276,16 @@ def _driver_errors() -> Iterator[None]:
     except IntegrityError:
         raise
     except (DBAPIError, PoolTimeout, OSError) as error:
+        if _is_full(error):
+            raise StoreFull("The disk of the database is full; nothing was recorded.") from error
         raise StoreUnavailable("The database cannot be reached right now.") from error
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether SQLite, PostgreSQL or the system says that no space is left."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return (
+        getattr(cause, "sqlite_errorname", None) in _SQLITE_FULL
+        or getattr(cause, "sqlstate", None) == _POSTGRESQL_FULL
+        or getattr(cause, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+    )

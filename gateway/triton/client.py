@@ -101,6 +101,18 @@ class TritonClient:
             )
         return read_index(answer)
 
+    async def is_ready(self, name: str, version: int, *, timeout_s: float) -> bool:
+        """
+        Ask for one version, whether its files are still there or not.
+
+        Raises:
+            TritonError: It could not be asked.
+        """
+        with control_errors():
+            return bool(
+                await self._grpc.is_model_ready(name, str(version), client_timeout=timeout_s)
+            )
+
     async def load(self, name: str, config_json: str, *, timeout_s: float) -> None:
         """
         Load a model with this config, whatever its config.pbtxt says. Returns when every version

@@ -10,12 +10,13 @@ that has answered nothing for some seconds is asked a real question.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
 
 from gateway.background import TaskSet
+from gateway.triton.client import TritonClient
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.errors import (
     StubLost,
@@ -27,6 +28,7 @@ from gateway.triton.errors import (
 from gateway.triton.probe import Probe
 from gateway.triton.quarantine import Strikes
 from gateway.triton.replicas import Replica, ReplicaSet, Served
+from gateway.triton.statistics import IndexEntry
 from gateway.triton.tensor import InputTensor
 
 log = structlog.get_logger(__name__)
@@ -167,6 +169,7 @@ class Monitor:
         was_live, read_at_s, client = replica.live, time.monotonic(), replica.client
         try:
             entries = await client.index(timeout_s=_INDEX_TIMEOUT_S)
+            entries += await self._unlisted(replica, client, entries)
         except TritonUnreachable as error:
             if replica.client is not client or replica.answered_since(read_at_s):
                 # Another process serves by now; or it is busy, not gone: a request was answered
@@ -191,6 +194,23 @@ class Monitor:
         if replica.live != was_live:
             log.info("replica_changed", replica=replica.name, live=replica.live)
             await self._replicas.announce()
+
+    async def _unlisted(
+        self, replica: Replica, client: TritonClient, entries: Sequence[IndexEntry]
+    ) -> list[IndexEntry]:
+        """
+        Find what serves although the index does not name it: Triton leaves out a model whose files
+        it cannot see, as while a mount is away, and goes on answering by it.
+        """
+        listed = {(entry.name, entry.version) for entry in entries}
+        served = {
+            (self._replicas.names.triton_model(each), each[1]) for each in replica.ready
+        } - listed
+        return [
+            IndexEntry(name, version, "READY", "")
+            for name, version in sorted(served)
+            if await client.is_ready(name, version, timeout_s=_INDEX_TIMEOUT_S)
+        ]
 
     async def _once(
         self, replica: Replica, under_way: set[Replica], work: Callable[[Replica], Awaitable[None]]

@@ -17,6 +17,7 @@ means a crash, never an unload; Triton itself neither reports nor repairs that.
 Source: Triton "Python-based backends", and triton-inference-server/python_backend README.
 """
 
+import errno
 import gc
 import json
 import os
@@ -219,16 +220,20 @@ def _announce(args):
         return None
     presence = Path(directory, str(os.getpid()))
     draft = presence.with_suffix(".tmp")
-    draft.write_text(
-        json.dumps(
-            {
-                "model": args["model_name"],
-                "version": int(args["model_version"]),
-                "instance": args["model_instance_name"],
-            }
-        )
-    )
-    draft.rename(presence)
+    said = {
+        "model": args["model_name"],
+        "version": int(args["model_version"]),
+        "instance": args["model_instance_name"],
+    }
+    try:
+        draft.write_text(json.dumps(said))
+        draft.rename(presence)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        # To serve matters more; a crash of this process is then seen as one that never began.
+        pb.Logger.log_warn(f"no space for the presence file: {error.strerror}")
+        return None
     return presence
 
 
