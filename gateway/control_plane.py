@@ -15,10 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-import structlog
-
 from gateway.background import run_in_background
-from gateway.converter.errors import ToolError
 from gateway.demo import DEMO_MODEL, publish_demo
 from gateway.peers import NoPeers, Peers
 from gateway.registry.adoption import adopt_repository
@@ -38,8 +35,6 @@ from gateway.triton.monitor import Monitor, Repairs
 from gateway.triton.reconciler import LoadObserver, Reconciler, Unobserved
 from gateway.triton.replicas import Replica, ReplicaSet, Served
 from gateway.triton.slots import PAGE_BYTES
-
-log = structlog.get_logger(__name__)
 
 _MARGIN_S = 5.0
 
@@ -229,10 +224,7 @@ async def _adopt(registry: Registry, settings: Settings, *, demo: bool) -> None:
     repository = settings.model_repository.resolve()
     first_start = not registry.catalog.models
     if demo and (first_start or DEMO_MODEL in registry.catalog.models):
-        try:
-            await asyncio.to_thread(publish_demo, repository)
-        except ToolError as error:
-            log.warning("demo_not_published", reason=str(error))
+        await asyncio.to_thread(publish_demo, repository)
     adopted = await adopt_repository(registry, repository)
     if demo and first_start and DEMO_MODEL in adopted:
         champion = registry.catalog.model(DEMO_MODEL).champion.version

@@ -7,7 +7,7 @@ How they were made: `tools/demo/digits` in the repository.
 
 from pathlib import Path
 
-from gateway.converter.errors import VersionExists
+from gateway.converter.errors import RepositoryReadOnly, VersionExists
 from gateway.converter.model_config import ConfigOptions
 from gateway.converter.placement import Placement
 from gateway.converter.publish import publish_version
@@ -23,7 +23,8 @@ EVALUATION = FOLDER / "evaluation"
 
 def publish_demo(repository: Path) -> None:
     """
-    Publish the first version into a model repository, unless it is there.
+    Publish the first version into a model repository, unless it is there or the repository cannot
+    be written to.
 
     It gets one instance with one thread: the demo starts fast on every machine.
 
@@ -38,5 +39,5 @@ def publish_demo(repository: Path) -> None:
             version=1,
             options=ConfigOptions(placement=Placement(instances=1, intra_op_threads=1)),
         )
-    except VersionExists:
+    except (RepositoryReadOnly, VersionExists):
         return

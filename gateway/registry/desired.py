@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from gateway.converter import model_config
 from gateway.registry.registry import Registry
-from gateway.registry.versions import Catalog, Model
+from gateway.registry.versions import CHAMPION, Catalog, Model
 from gateway.triton.actions import DesiredModel
 from gateway.triton.model_names import ModelNames
 from gateway.triton.probe import Probe, probe_tensor
@@ -35,7 +35,13 @@ class DesiredState:
             for triton_model, present in _by_triton_model(model).items():
                 versions = wanted & present
                 config = _shared_config(model, versions or present)
-                models[triton_model] = DesiredModel(triton_model, config, versions, model.name)
+                models[triton_model] = DesiredModel(
+                    triton_model,
+                    config,
+                    versions,
+                    model.name,
+                    urgent=model.aliases.get(CHAMPION) in versions,
+                )
             for number in wanted:
                 version = model.versions[number]
                 given = version.signature.inputs[0]

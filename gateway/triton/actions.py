@@ -13,12 +13,15 @@ class DesiredModel:
         config_json: What it is loaded with.
         versions: The versions that should be ready.
         served_as: The model that callers name; "": it has the same name.
+        urgent: Whether one of them answers callers who pin nothing: loaded before those that do
+            not.
     """
 
     name: str
     config_json: str
     versions: frozenset[int]
     served_as: str = ""
+    urgent: bool = True
 
     @property
     def model(self) -> str:

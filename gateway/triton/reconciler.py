@@ -10,6 +10,7 @@ out: Triton loads all versions of a model or, if one fails, none of the new ones
 """
 
 import asyncio
+import os
 import re
 import time
 from collections import Counter, defaultdict
@@ -30,6 +31,9 @@ log = structlog.get_logger(__name__)
 _FAILED_VERSION = re.compile(r"version (\d+) is at UNAVAILABLE state: ([^;]*)")
 _RETRY_FIRST_S, _RETRY_LONGEST_S = 1.0, 60.0
 _UNLOAD_TIMEOUT_S = 10.0
+# More at once would share the cores, and all be ready late. A remote Triton may have more of them.
+_LOADS_AT_ONCE = max(4, len(os.sched_getaffinity(0)))
+_TURN_S = 15.0
 
 
 class LoadObserver(Protocol):
@@ -104,9 +108,29 @@ class Reconciler:
             await self._settle(replica, name)
 
     async def reconcile(self, replica: Replica) -> None:
-        """Bring one replica to the desired state, all models side by side."""
-        names = [name for name in self._desired() if self._decide(replica, name) is not None]
-        await asyncio.gather(*(self._reconcile(replica, name) for name in names))
+        """
+        Bring one replica to the desired state: champions first, and as many models side by side as
+        this machine has cores. What waits for a hanging load goes on without its turn.
+        """
+        desired = self._desired()
+        names = sorted(
+            (name for name in desired if self._decide(replica, name) is not None),
+            key=lambda name: not desired[name].urgent,
+        )
+        turns = asyncio.Semaphore(_LOADS_AT_ONCE)
+        await asyncio.gather(*(self._in_turn(turns, replica, name) for name in names))
+
+    async def _in_turn(self, turns: asyncio.Semaphore, replica: Replica, name: str) -> None:
+        try:
+            async with asyncio.timeout(_TURN_S):
+                await turns.acquire()
+        except TimeoutError:
+            await self._reconcile(replica, name)
+            return
+        try:
+            await self._reconcile(replica, name)
+        finally:
+            turns.release()
 
     async def reconcile_model(self, replica: Replica, model: str) -> None:
         """
