@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.access_errors import KeyExists, KeyNotFound, LastAdminKey
 from gateway.store.access_tables import KeyRow
+from gateway.store.changes import record_change
 from gateway.store.database import Database
-from gateway.store.versions import record_change
 
 _ADMIN = "admin"
 

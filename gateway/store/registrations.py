@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.errors import AliasMoved, AliasNotFound, NameConflict, VersionInUse
+from gateway.store.changes import lock_versions, point_alias, record_change
 from gateway.store.database import Database
 from gateway.store.rollout_tables import RolloutRow
 from gateway.store.tables import (
@@ -28,7 +29,6 @@ from gateway.store.tables import (
     UnsettledRow,
     VersionRow,
 )
-from gateway.store.versions import point_alias, record_change
 
 _CLAIM_ATTEMPTS = 5
 
@@ -84,10 +84,13 @@ class RegistrationStore:
         self, model: str, source_digest: str, record_digest: str, owner: str, at_least: int
     ) -> Claim:
         async with self._database.write() as session:
-            # The row is the lock: two claims of one name go one after the other.
+            # The row is the lock: claims of one name, and records of what was claimed, go one after
+            # the other, so that what is asked below is one moment's truth.
             number = await session.get(NumberRow, model, with_for_update=True)
             await _check_case(session, model)
-            if (known := await _same(session, model, source_digest, record_digest)) is not None:
+            upload = model, source_digest, record_digest
+            known = await _recorded(session, *upload) or await _pending(session, *upload)
+            if known is not None:
                 return known
             if number is None:
                 number = NumberRow(model=model, highest=0)
@@ -151,6 +154,8 @@ class RegistrationStore:
         """
         try:
             async with self._database.write() as session:
+                # Whoever loads one, or begins a rollout, does so before this or not at all.
+                await lock_versions(session, model, versions, for_change=True)
                 await _check_free(session, model, versions)
                 for row in (QuarantineRow, ReportRow, VersionRow):
                     await session.execute(
@@ -230,7 +235,7 @@ async def _check_case(session: AsyncSession, model: str) -> None:
         raise NameConflict(f"{model} differs from the model {other} in nothing but case.")
 
 
-async def _same(
+async def _recorded(
     session: AsyncSession, model: str, source_digest: str, record_digest: str
 ) -> Claim | None:
     version = await session.scalar(
@@ -242,8 +247,12 @@ async def _same(
         )
         .order_by(VersionRow.version)
     )
-    if version is not None:
-        return Claim(version, "registered")
+    return None if version is None else Claim(version, "registered")
+
+
+async def _pending(
+    session: AsyncSession, model: str, source_digest: str, record_digest: str
+) -> Claim | None:
     pending = await session.scalar(
         select(UnsettledRow).where(
             UnsettledRow.model == model,

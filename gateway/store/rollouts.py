@@ -17,11 +17,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.errors import RolloutInProgress, VersionNotFound
+from gateway.store.changes import lock_versions, point_alias, record_change
 from gateway.store.database import Database
 from gateway.store.rollout_evidence import add_verdict
 from gateway.store.rollout_tables import RolloutRow
 from gateway.store.tables import AliasRow, VersionRow
-from gateway.store.versions import point_alias, record_change
 
 _CHAMPION, _CHALLENGER = "champion", "challenger"
 _LIVE = ("Progressing", "Waiting", "Promoting")
@@ -70,13 +70,14 @@ class RolloutStore:
 
         Raises:
             RolloutInProgress: The model has one that has not ended.
-            VersionNotFound: The challenger was deleted meanwhile.
+            VersionNotFound: One of the two was deleted meanwhile.
         """
         model, challenger = state["model"], state["challenger"]
         try:
             async with self._database.write() as session:
-                if await session.get(VersionRow, (model, challenger)) is None:
-                    raise VersionNotFound(model, challenger)
+                both = {state["champion"], challenger}
+                if gone := both - await lock_versions(session, model, both):
+                    raise VersionNotFound(model, min(gone))
                 # A failed rollout of the same version must not unload it under this one.
                 inherited = await session.execute(
                     update(RolloutRow)

@@ -14,13 +14,12 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.errors import VersionConflict
-from gateway.store.audit import ORIGIN
+from gateway.errors import VersionConflict, VersionNotFound
+from gateway.store.changes import lock_versions, point_alias, record_change
 from gateway.store.database import Database
 from gateway.store.rollout_tables import RolloutRow
 from gateway.store.tables import (
     AliasRow,
-    AuditRow,
     DesiredRow,
     ModelRow,
     NumberRow,
@@ -122,6 +121,8 @@ class VersionStore:
 
     async def _add_version(self, new: NewVersion, actor: str, aliases: Iterable[str]) -> None:
         async with self._database.write() as session:
+            # The lock of whoever claims a number: see `RegistrationStore.claim`.
+            await session.get(NumberRow, new.model, with_for_update=True)
             now_s = time.time()
             first = await session.get(ModelRow, new.model) is None
             if first:
@@ -171,9 +172,17 @@ class VersionStore:
     async def set_desired(
         self, model: str, *, add: Iterable[int] = (), remove: Iterable[int] = (), actor: str
     ) -> None:
-        """Change which versions of a model should be loaded. Adding one lifts its quarantine."""
+        """
+        Change which versions of a model should be loaded. Adding one lifts its quarantine.
+
+        Raises:
+            VersionNotFound: One to be added was deleted meanwhile; nothing was changed.
+        """
         adding, removing = set(add), set(remove)
         async with self._database.write() as session:
+            gone = adding - await lock_versions(session, model, adding)
+            if gone:
+                raise VersionNotFound(model, min(gone))
             now_s = time.time()
             for version in sorted(adding):
                 await session.merge(DesiredRow(model=model, version=version, since_s=now_s))
@@ -198,8 +207,13 @@ class VersionStore:
         """
         Move the alias `champion` to a version; with `swap_desired` the new one should be loaded and
         the old one should not. One transaction.
+
+        Raises:
+            VersionNotFound: The version was deleted meanwhile; nothing was changed.
         """
         async with self._database.write() as session:
+            if not await lock_versions(session, model, {version}):
+                raise VersionNotFound(model, version)
             row = await session.get(AliasRow, (model, "champion"))
             previous = row.version if row else None
             await point_alias(session, model, "champion", version)
@@ -242,8 +256,10 @@ class VersionStore:
             await record_change(session, actor, "configure", model, {"versions": sorted(configs)})
 
     async def quarantine(self, model: str, version: int, reason: str) -> None:
-        """Keep a version out until somebody loads it again."""
+        """Keep a version out until somebody loads it again; nothing if it was deleted meanwhile."""
         async with self._database.write() as session:
+            if not await lock_versions(session, model, {version}):
+                return
             await session.merge(
                 QuarantineRow(model=model, version=version, reason=reason, since_s=time.time())
             )
@@ -265,36 +281,3 @@ async def _settle(session: AsyncSession, model: str, version: int) -> None:
 
 async def _generation(session: AsyncSession) -> int:
     return (await session.execute(select(StateRow.generation).where(StateRow.id == 1))).scalar_one()
-
-
-async def point_alias(session: AsyncSession, model: str, alias: str, version: int) -> int:
-    """Let an alias name a version, in a transaction; return the alias's generation."""
-    row = await session.get(AliasRow, (model, alias))
-    if row is None:
-        row = AliasRow(model=model, alias=alias, version=version, generation=1)
-        session.add(row)
-    else:
-        row.version = version
-        row.generation += 1
-    return row.generation
-
-
-async def record_change(
-    session: AsyncSession, actor: str, action: str, model: str, details: dict[str, Any]
-) -> None:
-    """Write the audit row of a change and raise the generation, in the change's transaction."""
-    origin = ORIGIN.get()
-    session.add(
-        AuditRow(
-            at_s=time.time(),
-            actor=actor,
-            action=action,
-            model=model,
-            details=details,
-            source=origin.source,
-            request_id=origin.request_id,
-        )
-    )
-    await session.execute(
-        update(StateRow).where(StateRow.id == 1).values(generation=StateRow.generation + 1)
-    )
