@@ -4,9 +4,11 @@ version was made of. What is put back is what was published, to the bit, or noth
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from gateway.converter.beside import RECORD_FILE, write_record
 from gateway.converter.digests import digest_file
 from gateway.converter.layout import CONFIG_FILE, MODEL_FILE
 from gateway.converter.model_writer import write_model
@@ -35,6 +37,7 @@ def mend_version(
     digest: str,
     config_text: str,
     labels: Sequence[str] | None,
+    record: Mapping[str, Any] | None = None,
 ) -> bool:
     """
     Put a version's file back.
@@ -45,6 +48,7 @@ def mend_version(
         digest: Of what was published, "sha256:…".
         config_text: What it is loaded with; written if the model's directory has no config.pbtxt.
         labels: Its class names, if it has any.
+        record: What is kept beside the file.
 
     Returns:
         Whether it is back; False: this release makes another file of `source`.
@@ -60,6 +64,8 @@ def mend_version(
             return False
         if labels is not None:
             write_synced(staged / LABELS_FILE, "".join(f"{label}\n" for label in labels))
+        if record is not None:
+            write_synced(staged / RECORD_FILE, write_record(record))
         model = repository / triton_model
         with one_at_a_time(repository):
             check_model_place(repository, name)

@@ -13,13 +13,15 @@ Source: Triton, Model Repository; Triton, Model Management.
 """
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from gateway.converter import model_config
+from gateway.converter.beside import RECORD_FILE, write_record
 from gateway.converter.digests import digest_file
 from gateway.converter.errors import ModelInvalid
 from gateway.converter.existing_config import complete, fits, with_labels
@@ -75,6 +77,7 @@ def publish_version(
     policy: InputPolicy | None = None,
     labels: Sequence[str] | None = None,
     check: Callable[[ModelSignature], None] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> PublishedVersion:
     """
     Publish a model file as a version. A crash leaves the version absent or complete.
@@ -90,6 +93,8 @@ def publish_version(
         policy: When its graph gets a uint8 input; None: the default one. Where it does not say what
             the version must be able to stand beside, that is the newest one in the repository.
         labels: One class name for each score, in order.
+        record: What is kept beside the file, so that a database can be made anew from it; what was
+            changed in the graph is added.
         check: Called with the signature before anything is published; what it raises is raised.
 
     Raises:
@@ -129,6 +134,10 @@ def publish_version(
         size_bytes = placed.stat().st_size
         if labels is not None:
             write_synced(staged / LABELS_FILE, "".join(f"{label}\n" for label in labels))
+        kept = None
+        if record is not None:
+            kept = {**record, "changes": list(plan.changes), "source_digest": source_digest}
+            write_synced(staged / RECORD_FILE, write_record(kept))
         with one_at_a_time(repository):
             # Once more: versions of one model may lie in several directories.
             check_version_place(repository, name, version)
@@ -145,6 +154,8 @@ def publish_version(
         kept_graph=plan.kept,
         scores=plan.scores,
         trial_shape=plan.trial_shape,
+        labels=None if labels is None else tuple(labels),
+        record=kept,
     )
 
 

@@ -5,12 +5,15 @@ Source: Triton, Model Repository.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from gateway.converter import model_config
+from gateway.converter.beside import read_record, read_shared_labels
 from gateway.converter.digests import digest_file
 from gateway.converter.errors import ConfigInvalid, ToolError, VersionMissing
 from gateway.converter.existing_config import complete, fits, with_labels
@@ -46,6 +49,8 @@ class PublishedVersion:
         kept_graph: Whether it would have changed something, but was asked not to.
         scores: "probabilities" if the graph says that it answers those; None if it does not tell.
         trial_shape: A shape of the input that is known to work; None if none is.
+        labels: Its class names, if it has any.
+        record: What its registration wrote beside it; None if nothing.
     """
 
     name: str
@@ -59,6 +64,8 @@ class PublishedVersion:
     kept_graph: bool = False
     scores: str | None = None
     trial_shape: tuple[int, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    record: Mapping[str, Any] | None = None
 
 
 def read_published(repository: Path, name: str, version: int) -> PublishedVersion:
@@ -88,16 +95,20 @@ def _describe(repository: Path, name: str, version: int) -> PublishedVersion:
     if not path.is_file():
         raise VersionMissing(f"There is no version {version} of {name} in the repository.")
     refuse_escape(path, repository)
+    written, labels = read_config(model), read_labels(repository, name, version)
     plan = plan_version(
         path,
         name=name,
         version=version,
         options=ConfigOptions(),
         policy=AS_IT_IS,
-        labels=read_labels(repository, name, version),
+        labels=labels,
     )
     plan.config.name = model.name
-    text = _text_to_load_with(read_config(model), plan.config, plan.signature)
+    text = _text_to_load_with(written, plan.config, plan.signature)
+    if labels is None:
+        shared = read_shared_labels(model, written)
+        labels = shared if shared and plan.signature.classes in {None, len(shared)} else None
     digest = digest_file(path)
     return PublishedVersion(
         name,
@@ -109,6 +120,8 @@ def _describe(repository: Path, name: str, version: int) -> PublishedVersion:
         text,
         scores=plan.scores,
         trial_shape=plan.trial_shape,
+        labels=labels,
+        record=read_record(directory),
     )
 
 

@@ -43,6 +43,22 @@ def record_digest(
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
+def kept_beside(
+    preprocessing: dict[str, Any] | None,
+    *,
+    kept_graph: bool,
+    scores: str | None,
+    trial_shape: Sequence[int] | None,
+) -> dict[str, Any]:
+    """Describe what is kept beside a version's file, for whoever adopts it later."""
+    return {
+        "preprocessing": preprocessing,
+        "kept_graph": kept_graph,
+        "scores": scores,
+        "trial_shape": None if trial_shape is None else list(trial_shape),
+    }
+
+
 def find_version(
     model: Model | None,
     source_digest: str,

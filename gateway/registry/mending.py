@@ -16,6 +16,7 @@ from gateway.converter.mend import mend_version
 from gateway.errors import ArtifactCorrupt
 from gateway.full_disk import exit_if_full
 from gateway.processes import die_with_parent
+from gateway.registry.identity import kept_beside, record_digest
 from gateway.registry.refusals import refusal_of
 from gateway.registry.versions import ModelVersion
 
@@ -64,6 +65,15 @@ async def mend(
 
 def arguments_of(version: ModelVersion) -> dict[str, Any]:
     """Give what `mend_version` has to know of a version."""
+    given = version.preprocessing
+    preprocessing = None if given is None else given.model_dump(mode="json")
+    kept = record_digest(preprocessing, version.labels, kept_graph=True) == version.record_digest
+    record = kept_beside(
+        preprocessing,
+        kept_graph=kept,
+        scores=version.scores,
+        trial_shape=version.trial_shape,
+    )
     return {
         "name": version.model,
         "triton_model": version.triton_model,
@@ -71,6 +81,11 @@ def arguments_of(version: ModelVersion) -> dict[str, Any]:
         "digest": version.digest,
         "config_text": version.config,
         "labels": version.labels,
+        "record": {
+            **record,
+            "changes": list(version.changes),
+            "source_digest": version.source_digest,
+        },
     }
 
 

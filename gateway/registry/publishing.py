@@ -8,7 +8,7 @@ were doing for left behind.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ async def publish(
     max_batch_size: int,
     change_graph: bool,
     labels: Sequence[str] | None,
+    record: Mapping[str, Any],
     lock: int,
 ) -> Published:
     """
@@ -63,6 +64,7 @@ async def publish(
         max_batch_size: Largest batch; 0: never batch.
         change_graph: Put a Cast from UINT8 in front of the graph.
         labels: One class name for each score.
+        record: What is kept beside the file.
         lock: The descriptor of the staging lock.
 
     Raises:
@@ -77,6 +79,7 @@ async def publish(
         "max_batch_size": max_batch_size,
         "change_graph": change_graph,
         "labels": None if labels is None else list(labels),
+        "record": dict(record),
     }
     ended = await run_child(
         _MODULE, request, folder=folder, timeout_s=_TIMEOUT_S, keep_open=(lock,)
@@ -120,6 +123,7 @@ def main() -> None:
             ),
             policy=InputPolicy(pixels=request["change_graph"], keep_graph=False),
             labels=request["labels"],
+            record=request["record"],
         )
     except ToolError as error:
         result = {"code": error.code, "detail": str(error)}

@@ -29,7 +29,7 @@ from gateway.errors import (
 )
 from gateway.registry.artifacts import Artifacts
 from gateway.registry.differences import champion_differences
-from gateway.registry.identity import champion_input, find_version
+from gateway.registry.identity import champion_input, find_version, kept_beside
 from gateway.registry.mending import mend
 from gateway.registry.publishing import publish
 from gateway.registry.refusals import as_refusals, refusal_of
@@ -267,6 +267,12 @@ class Registration:
                 max_batch_size=trial["max_batch_size"],
                 change_graph=validated.change_graph,
                 labels=labels,
+                record=kept_beside(
+                    validated.preprocessing,
+                    kept_graph=validated.kept_graph,
+                    scores=trial["scores"],
+                    trial_shape=trial["input_shapes"][0],
+                ),
                 lock=self.staging.lock,
             )
             new = new_version(name, upload, published, validated, labels)
