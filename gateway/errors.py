@@ -18,6 +18,7 @@ maps a class to a status.
     │   ├── PreprocessingInvalid   preprocessing_invalid
     │   ├── LabelsInvalid       labels_invalid
     │   ├── UploadInvalid       upload_invalid
+    │   ├── OptionUnknown       option_unknown
     │   ├── RolloutInvalid      rollout_invalid
     │   ├── FeedbackInvalid     feedback_invalid
     │   ├── KeyInvalid          key_invalid
@@ -176,6 +177,12 @@ class UploadInvalid(RequestError):
     """The body of a registration is not what it says: no file in it, or it ends early."""
 
     code = "upload_invalid"
+
+
+class OptionUnknown(RequestError):
+    """An option that nobody would hear."""
+
+    code = "option_unknown"
 
 
 class RolloutInvalid(RequestError, ValueError):

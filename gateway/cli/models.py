@@ -1,7 +1,9 @@
 """`register`, `models`, `versions`, `load`, `unload`, `run`, `alias`, `delete`: for any gateway."""
 
 import base64
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,9 @@ from gateway.cli.client import (
     gateway_at,
     show_json,
 )
+from gateway.cli.configured import fail
+from gateway.converter.errors import ToolError
+from gateway.converter.merged import in_one_file
 
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 Version = Annotated[int | None, typer.Option("--version", min=1, help="One version of it.")]
@@ -64,9 +69,10 @@ def register_command(
     if keep_graph is not None:
         params["keep_graph"] = str(keep_graph).lower()
     with (
+        _one_file(model) as whole,
         gateway_at(url, key) as gateway,
         _progress(as_json=as_json) as progress,
-        progress.open(model, "rb", description="Uploading and validating") as file,
+        progress.open(whole, "rb", description="Uploading and validating") as file,
     ):
         answer = gateway.call(
             "POST",
@@ -84,6 +90,17 @@ def register_command(
         out.print(Text(change))
     for warning in answer["warnings"]:
         out.print(Text(f"Warning: {warning}", style="yellow"))
+
+
+@contextlib.contextmanager
+def _one_file(model: Path) -> Iterator[Path]:
+    """Bring weights that lie beside a model into one file with it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            whole = stack.enter_context(in_one_file(model))
+        except ToolError as error:
+            fail(str(error))
+        yield whole
 
 
 def models_command(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:

@@ -28,9 +28,22 @@ def refuse_external_data(model: Message) -> None:
     for tensor in _tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise ExternalDataForbidden(
-                f"Tensor {tensor.name!r} keeps its values in another file. "
-                "Save the model with its weights inside (onnx.save, save_as_external_data=False)."
+                f"Tensor {tensor.name!r} keeps its values in another file. Save the model with "
+                "its weights inside: onnx.save(onnx.load('model.onnx'), 'whole.onnx', "
+                "save_as_external_data=False); from torch: torch.onnx.export(…, "
+                "external_data=False). The command line does so by itself where both files lie "
+                "in one directory."
             )
+
+
+def external_files(model: Message) -> set[str]:
+    """Name the files in which tensors keep their values, as the model names them."""
+    return {
+        entry.value
+        for tensor in _tensors(model)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
 
 
 def _tensors(message: Message) -> Iterator[Any]:

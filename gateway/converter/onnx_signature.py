@@ -22,6 +22,7 @@ from onnx import TensorProto
 
 from gateway.converter.errors import ModelInvalid, SignatureUnsupported
 from gateway.converter.external_data import refuse_external_data
+from gateway.converter.kinds import not_onnx
 from gateway.converter.signature import ModelSignature, Shape, TensorSignature, check_classifier
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "accepts_inputs",
     "check_classifier",
     "ends_in_softmax",
+    "last_operator",
     "read_graph",
     "read_signature",
     "real_inputs",
@@ -104,9 +106,9 @@ def read_graph(path: Path) -> onnx.ModelProto:
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise ModelInvalid("Not an ONNX model, or a truncated one.") from error
+        raise not_onnx(path, "Not an ONNX model, or a truncated one.") from error
     if not (model.ir_version > 0 and model.HasField("graph") and model.opset_import):
-        raise ModelInvalid("Not an ONNX model: no IR version, graph or operator set.")
+        raise not_onnx(path, "Not an ONNX model: no IR version, graph or operator set.")
     refuse_external_data(model)
     _drop_weights(model.graph)
     return model
@@ -164,11 +166,16 @@ def accepts_inputs(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -
 
 def ends_in_softmax(model: onnx.ModelProto) -> bool:
     """Whether the first output is a softmax, perhaps in another shape or datatype."""
+    return last_operator(model) == "Softmax"
+
+
+def last_operator(model: onnx.ModelProto) -> str | None:
+    """Name the operator that makes the first output, whatever shape and datatype it gets."""
     producers = {name: node for node in model.graph.node for name in node.output if name}
     name = model.graph.output[0].name if model.graph.output else ""
     while (node := producers.get(name)) is not None and node.op_type in _SAME_VALUES:
         name = node.input[0]
-    return node is not None and node.op_type == "Softmax"
+    return None if node is None else node.op_type
 
 
 def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

@@ -134,6 +134,12 @@ def check_classifier(signature: ModelSignature) -> None:
     match image.shape:
         case (None | 1, _, _, _) | (_, _, _):
             pass
+        case (int(batch), _, _, _):
+            raise _refused(
+                f"the batch is fixed at {batch}, and an image comes alone: export the model with a "
+                "dynamic batch axis, or with 1",
+                signature,
+            )
         case _:
             raise _refused("the input is not an image: [1, …] of rank 4, or rank 3", signature)
     match scores.shape:

@@ -51,7 +51,11 @@ def preprocess(
     Raises:
         ImageMismatch: The image has another size than the input, and the record does not resize.
     """
+    if record.channel_order == "GRAY":
+        pixels = np.asarray(Image.fromarray(pixels).convert("L"))
     resized = _resize(pixels, record)
+    if resized.ndim == 2:
+        resized = resized[:, :, np.newaxis]
     planes = _normalize(resized, record, wanted.dtype)
     tensor = planes[np.newaxis] if len(wanted.shape) == 4 else planes
     fits = zip(wanted.shape, tensor.shape, strict=True)
@@ -94,19 +98,19 @@ def _normalize(
     pixels: npt.NDArray[np.uint8], record: Preprocessing, triton_dtype: str
 ) -> npt.NDArray[np.generic]:
     dtype = NUMPY_OF_TRITON[triton_dtype]
-    ordered = pixels if record.channel_order == "RGB" else pixels[:, :, ::-1]
+    ordered = pixels[:, :, ::-1] if record.channel_order == "BGR" else pixels
     if not record.normalizes:
         laid = ordered if record.layout == "NHWC" else ordered.transpose(2, 0, 1)
         return np.ascontiguousarray(laid, dtype=dtype)
     height, width = pixels.shape[:2]
     tables = _tables(record, triton_dtype)
     if record.layout == "NHWC":
-        out = np.empty((height, width, 3), dtype)
-        for channel in range(3):
+        out = np.empty((height, width, record.channels), dtype)
+        for channel in range(record.channels):
             out[:, :, channel] = tables[channel][ordered[:, :, channel]]
         return out
-    out = np.empty((3, height, width), dtype)
-    for channel in range(3):
+    out = np.empty((record.channels, height, width), dtype)
+    for channel in range(record.channels):
         np.take(tables[channel], ordered[:, :, channel], out=out[channel], mode="clip")
     return out
 

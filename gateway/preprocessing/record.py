@@ -4,7 +4,7 @@ The preprocessing record: how an image becomes the input of one version of a mod
 A record is written once, at registration, checked against the model's signature, and kept with the
 version. Without one, raw pixels are sent where the signature takes them, and nothing is guessed.
 
-    pixels → resize → channel order → × scale → − mean → ÷ std → layout
+    pixels → grey → resize → channel order → × scale → − mean → ÷ std → layout
 
 Resampling is Pillow's, named as Pillow names it, so that the record says exactly which pixels come
 out. `center_crop` brings the shorter side to `shorter_side` and cuts `size` from the middle,
@@ -17,7 +17,7 @@ import json
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.converter.signature import Shape, TensorSignature
 from gateway.errors import PreprocessingInvalid
@@ -65,7 +65,20 @@ class Preprocessing(BaseModel):
     std: tuple[Number, Number, Number] = Field(
         (1.0, 1.0, 1.0), description="Divided by at last, one for each channel."
     )
-    channel_order: Literal["RGB", "BGR"] = Field("RGB", description="Order of the channels.")
+    channel_order: Literal["RGB", "BGR", "GRAY"] = Field(
+        "RGB",
+        description=(
+            "Order of the channels. GRAY: one channel, Pillow's luminance, taken before resizing; "
+            "of `mean` and `std` the first counts."
+        ),
+    )
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _for_all_channels(cls, given: object) -> object:
+        """One number is meant for all channels."""
+        alone = given[0] if isinstance(given, (list, tuple)) and len(given) == 1 else given
+        return (alone,) * 3 if isinstance(alone, (int, float)) else given
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -83,6 +96,18 @@ class Preprocessing(BaseModel):
     def normalizes(self) -> bool:
         """Whether the values differ from the pixels'."""
         return (self.scale, self.mean, self.std) != (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+    @property
+    def channels(self) -> int:
+        """How many channels it makes."""
+        return 1 if self.channel_order == "GRAY" else 3
+
+    def values(self) -> list[list[float]]:
+        """Give what each value 0 to 255 becomes, by channel."""
+        return [
+            [(value * self.scale - mean) / std for value in range(256)]
+            for mean, std in zip(self.mean, self.std, strict=True)
+        ][: self.channels]
 
 
 RAW = Preprocessing()
@@ -132,16 +157,47 @@ def check_preprocessing(record: Preprocessing, wanted: TensorSignature) -> None:
         raise _contradiction(f"the input is {wanted}, which is not an image")
     channels = image[2] if record.layout == "NHWC" else image[0]
     sides = image[:2] if record.layout == "NHWC" else image[1:]
-    if channels not in {3, None}:
+    if channels not in {record.channels, None}:
         raise _contradiction(
-            f"the input is {wanted}, whose axis of channels by {record.layout} is {channels}, not 3"
+            f"the input is {wanted}, whose axis of channels by {record.layout} is {channels}, not "
+            f"{record.channels}"
+            + ('; for one channel: "channel_order": "GRAY"' if channels == 1 else "")
         )
     if record.size is not None and any(
         fixed not in {None, size} for fixed, size in zip(sides, record.size, strict=True)
     ):
         raise _contradiction(f"the input is {wanted}, the size {list(record.size)}")
-    if not wanted.dtype.startswith("FP") and record.normalizes:
-        raise _contradiction(f"the input is {wanted}: whole numbers cannot be normalised")
+    if not wanted.dtype.startswith("FP") and record.normalizes and not _is_whole(record):
+        raise _contradiction(
+            f"the input is {wanted}: whole numbers can be shifted, and not normalised"
+        )
+
+
+def check_pixels(wanted: TensorSignature, record: Preprocessing | None) -> None:
+    """
+    Check that an image can become the input: its channels are an image's, and its values fit.
+
+    Raises:
+        PreprocessingInvalid: They do not; the text says what would.
+    """
+    image = image_axes(wanted)
+    if image is not None and not {1, 3, None} & {image[0], image[2]}:
+        raise PreprocessingInvalid(
+            f"The model takes {wanted}: an image has three channels, or one (grey), and no record "
+            "makes others. Export the model with an input of three or one."
+        )
+    made = (RAW if record is None else record).values()
+    if wanted.dtype == "INT8" and not all(-128 <= v <= 127 for values in made for v in values):
+        raise PreprocessingInvalid(
+            f"The model takes {wanted}: values of 0 to 255 do not fit into INT8 and would wrap. "
+            'Shift them by a record, {"mean": [128, 128, 128]}, if the model was quantised so, or '
+            "export it with a UINT8 or FP32 input."
+        )
+
+
+def _is_whole(record: Preprocessing) -> bool:
+    """Whether every value becomes a whole number."""
+    return all(value.is_integer() for values in record.values() for value in values)
 
 
 def image_axes(wanted: TensorSignature) -> Shape | None:
@@ -174,14 +230,16 @@ def _preset(name: object, wanted: TensorSignature) -> dict[str, Any]:
             f"{', '.join(PRESETS)}, and records of your own as JSON."
         )
     image = image_axes(wanted) or (None, None, 3)
-    layout: Layout = "NCHW" if image[0] == 3 and image[2] != 3 else "NHWC"
+    layout: Layout = "NCHW" if image[0] in {1, 3} and image[2] not in {1, 3} else "NHWC"
+    gray = image[0 if layout == "NCHW" else 2] == 1
+    order = {"channel_order": "GRAY"} if gray else {}
     height, width = image[1:] if layout == "NCHW" else image[:2]
     fixed = (height, width) if height is not None and width is not None else None
     if name == "raw":
-        return {}
+        return order and {"layout": layout, **order}
     if name == "unit":
         resize = {"size": fixed, "resize": "stretch"} if fixed else {}
-        return {"layout": layout, "scale": 1 / 255, **resize}
+        return {"layout": layout, "scale": 1 / 255, **resize, **order}
     size = fixed or (_IMAGENET_SIDE, _IMAGENET_SIDE)
     return {
         "layout": layout,
@@ -191,6 +249,7 @@ def _preset(name: object, wanted: TensorSignature) -> dict[str, Any]:
         "scale": 1 / 255,
         "mean": _IMAGENET_MEAN,
         "std": _IMAGENET_STD,
+        **order,
     }
 
 

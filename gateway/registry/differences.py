@@ -1,6 +1,6 @@
 """What a caller would notice if one version answered in place of another. Pure."""
 
-from gateway.converter.signature import TensorSignature
+from gateway.converter.signature import ModelSignature, TensorSignature, takes_raw_pixels
 from gateway.registry.versions import Model, ModelVersion
 
 
@@ -39,6 +39,17 @@ def champion_differences(model: Model, version: int) -> tuple[str, ...]:
     if champion is None or champion == version:
         return ()
     return differences(model.versions[champion], model.versions[version])
+
+
+def answers_first(
+    model: Model | None, signature: ModelSignature, preprocessing: object | None
+) -> bool:
+    """
+    Whether a new version is the first of a model that can answer an image. The champion is then in
+    its way, and nobody chose it: it was only the first to come.
+    """
+    answers = preprocessing is not None or takes_raw_pixels(signature.inputs[0])
+    return answers and model is not None and not any(v.can_answer for v in model.versions.values())
 
 
 def _tensors(tensors: tuple[TensorSignature, ...]) -> str:

@@ -1,7 +1,8 @@
 """
 A flat folder of ONNX files (MODELS_DIR), which is the truth: each NAME.onnx is available as NAME,
-a changed file becomes a new version and takes over, a deleted one is gone, a broken one is reported
-by name and skipped. The repository is then only the place where versions are published.
+with the record and the class names beside it. What changes becomes a new version and takes over,
+what is deleted is gone, what is broken is reported by name and skipped. The repository is then only
+the place where versions are published.
 
 The path is looked at again and again, and not watched: network and desktop mounts send no events,
 and a watch follows the folder that was there, not the one that has taken its place.
@@ -12,25 +13,25 @@ nothing about its models: they stay.
 
 import asyncio
 import math
-import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from gateway.converter.digests import digest_file
 from gateway.converter.errors import ToolError
 from gateway.converter.mend import mend_version
-from gateway.converter.model_config import ConfigOptions, placement_for_machine
+from gateway.converter.merged import in_one_file
 from gateway.converter.names import check_model_name
 from gateway.converter.place import free_version
-from gateway.converter.publish import publish_version
 from gateway.converter.uint8_input import InputPolicy
 from gateway.errors import GatewayError, Unavailable
-from gateway.registry.adoption import REPOSITORY, new_version
+from gateway.registry.adoption import REPOSITORY
 from gateway.registry.artifacts import Artifacts
+from gateway.registry.folder_files import FolderModel, Stamp, read_folder, read_model
+from gateway.registry.folder_publishing import publish_found
 from gateway.registry.identity import champion_input, find_version
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.mending import arguments_of, irreparable
@@ -44,9 +45,6 @@ _ACTOR = "gateway"
 _LOOK_S = 0.5
 # A version that failed to take over is tried again: the replica may have been at fault.
 _RETRY_S = 60.0
-
-_Stamp = tuple[int, ...]
-"""What changes when another file, or other content, is behind a path."""
 
 
 class ModelsFolder:
@@ -70,8 +68,8 @@ class ModelsFolder:
         self._artifacts = Artifacts(repository, registry)
         self._keep_graph = True if keep_graph else None
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._digests: dict[str, tuple[_Stamp, str]] = {}
-        self._synced: dict[str, _Stamp | None] = {}
+        self._read: dict[str, tuple[Stamp, FolderModel]] = {}
+        self._synced: dict[str, Stamp | None] = {}
         self._retry_at_s: dict[str, float] = {}
         self._reported: dict[str, str] = {}
 
@@ -90,7 +88,7 @@ class ModelsFolder:
 
     async def follow(self) -> None:
         """Look at the folder for ever; what has changed is taken once it stands still."""
-        before: Mapping[str, _Stamp] | None = None
+        before: Mapping[str, Stamp] | None = None
         while True:
             await asyncio.sleep(_LOOK_S)
             stamps = await self._look()
@@ -105,23 +103,23 @@ class ModelsFolder:
         models = self._registry.catalog.models
         return {name for name, model in models.items() if _follows_the_folder(model)}
 
-    def _is_due(self, name: str, stamp: _Stamp | None) -> bool:
+    def _is_due(self, name: str, stamp: Stamp | None) -> bool:
         if name not in self._synced or self._synced[name] != stamp:
             return True
         retry_at_s = self._retry_at_s.get(name, math.inf)
         return time.monotonic() >= retry_at_s and bool(self._replicas.live())
 
-    async def _look(self) -> Mapping[str, _Stamp] | None:
+    async def _look(self) -> Mapping[str, Stamp] | None:
         """Read what files there are; None where that cannot be told."""
         try:
-            stamps = await asyncio.to_thread(_read_folder, self._folder)
+            stamps = await asyncio.to_thread(read_folder, self._folder)
         except OSError as error:
             self._report("", f"The folder cannot be read: {error.strerror}")
             return None
         self._reported.pop("", None)
         return stamps
 
-    async def _sync(self, name: str, stamp: _Stamp | None) -> None:
+    async def _sync(self, name: str, stamp: Stamp | None) -> None:
         async with self._locks[name]:
             try:
                 if stamp is None:
@@ -137,56 +135,54 @@ class ModelsFolder:
                 self._reported.pop(name, None)
             self._synced[name] = stamp
 
-    async def _take(self, name: str, stamp: _Stamp) -> None:
+    async def _take(self, name: str, stamp: Stamp) -> None:
         check_model_name(name)
-        path = self._folder / f"{name}.onnx"
-        digest = await self._digest(name, path, stamp)
+        found = await self._read_model(name, stamp)
         if name not in self._registry.catalog.models and await self._registry.store.set_source(
             name, FOLDER
         ):
             await self._registry.refresh()
         model = self._registry.catalog.models.get(name)
-        known = find_version(model, digest, keep_graph=self._keep_graph)
+        known = find_version(
+            model,
+            found.digest,
+            preprocessing=found.preprocessing,
+            labels=found.labels,
+            keep_graph=self._keep_graph,
+        )
         if known is None:
-            number = await self._publish(path, name)
+            number = await self._publish(found, name)
         else:
             number = known.version
-            await self._mend(known, path)
+            await self._mend(known, found.path)
         await self._take_over(name, number)
 
     async def _mend(self, version: ModelVersion, path: Path) -> None:
         """Put the published file back where it is damaged: its source lies in the folder."""
         if await self._artifacts.is_intact(version):
             return
-        if await asyncio.to_thread(
-            mend_version, path, repository=self._repository, **arguments_of(version)
-        ):
+        arguments = arguments_of(version)
+        if await asyncio.to_thread(_mend_from, path, self._repository, arguments):
             log.info("version_mended", model=version.model, version=version.version)
         else:
             raise irreparable(version, "this release publishes another file of it")
 
-    async def _digest(self, name: str, path: Path, stamp: _Stamp) -> str:
-        known = self._digests.get(name)
+    async def _read_model(self, name: str, stamp: Stamp) -> FolderModel:
+        known = self._read.get(name)
         if known is None or known[0] != stamp:
-            known = self._digests[name] = stamp, await asyncio.to_thread(digest_file, path)
+            path = self._folder / f"{name}.onnx"
+            known = self._read[name] = stamp, await asyncio.to_thread(read_model, path)
         return known[1]
 
-    async def _publish(self, path: Path, name: str) -> int:
+    async def _publish(self, found: FolderModel, name: str) -> int:
         free = await asyncio.to_thread(free_version, self._repository, name)
         version = max(free, await self._registry.store.highest_number(name) + 1)
-        published = await asyncio.to_thread(
-            publish_version,
-            path,
-            repository=self._repository,
-            name=name,
-            version=version,
-            options=ConfigOptions(placement=placement_for_machine()),
-            policy=InputPolicy(
-                keep_graph=self._keep_graph,
-                beside=champion_input(self._registry.catalog.models.get(name)),
-            ),
+        policy = InputPolicy(
+            keep_graph=self._keep_graph,
+            beside=champion_input(self._registry.catalog.models.get(name)),
         )
-        await self._registry.store.add_version(new_version(published, FOLDER), actor=_ACTOR)
+        new = await asyncio.to_thread(publish_found, found, self._repository, name, version, policy)
+        await self._registry.store.add_version(new, actor=_ACTOR)
         await self._registry.refresh()
         log.info("model_published", model=name, version=version, source=FOLDER)
         return version
@@ -238,22 +234,6 @@ def _follows_the_folder(model: Model) -> bool:
     return model.source == FOLDER and (champion is None or champion.source == FOLDER)
 
 
-def _read_folder(folder: Path) -> dict[str, _Stamp]:
-    """
-    Read the names of the models in a folder, each with the stamp of its file.
-
-    Raises:
-        OSError: There is no such folder, or it cannot be read.
-    """
-    found: dict[str, _Stamp] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = Path(entry.path)
-            if path.suffix != ".onnx" or not entry.is_file():
-                continue
-            stat = path.stat()  # of what a link leads to
-            found[path.stem] = (
-                *(stat.st_dev, stat.st_ino, stat.st_size),
-                *(stat.st_mtime_ns, stat.st_ctime_ns),
-            )
-    return found
+def _mend_from(path: Path, repository: Path, arguments: dict[str, Any]) -> bool:
+    with in_one_file(path) as whole:
+        return mend_version(whole, repository=repository, **arguments)

@@ -28,7 +28,7 @@ from gateway.errors import (
     NameInvalid,
 )
 from gateway.registry.artifacts import Artifacts
-from gateway.registry.differences import champion_differences
+from gateway.registry.differences import answers_first, champion_differences
 from gateway.registry.identity import champion_input, find_version, kept_beside
 from gateway.registry.mending import mend
 from gateway.registry.publishing import publish
@@ -39,13 +39,14 @@ from gateway.registry.unfinished import UnfinishedVersions
 from gateway.registry.upload import Upload, UploadPlaces, digest_of_record, new_version
 from gateway.registry.validation.report import Report
 from gateway.registry.validation.validator import Validated, Validator
-from gateway.registry.versions import ModelVersion
+from gateway.registry.versions import CHAMPION, ModelVersion
 from gateway.store.registrations import Claim, RegistrationStore
 
 log = structlog.get_logger(__name__)
 
 _PENDING_POLL_S = 0.1
 _PENDING_TIMEOUT_S = 120.0
+_TOOK_OVER = "The champion could not answer any image: this version is champion now."
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +158,16 @@ class Registration:
                 )
             _raise_refusal(validated.report, name)
             claim = await self._claim(name, upload, digest_of_record(validated, labels))
-            if claim.state == "registered":
-                version, created = claim.version, False
-            else:
-                version, created = claim.version, True
-                await self._publish(upload, name, version, validated, labels, actor)
+            version, created = claim.version, claim.state != "registered"
+            warnings = list(validated.report.warnings)
+            if created:
+                warnings += await self._publish(upload, name, version, validated, labels, actor)
             catalog = await self._registry.refresh()
             registered = catalog.model(name).version(version)
         if created:
             log.info("model_registered", model=name, version=version, digest=registered.digest)
         differing = champion_differences(catalog.model(name), version)
-        return Registered(registered, created, (*validated.report.warnings, *differing))
+        return Registered(registered, created, (*warnings, *differing))
 
     async def _known(self, version: ModelVersion, upload: Upload) -> Registered:
         """Answer bytes that are registered; where the published file is damaged, mend it."""
@@ -254,7 +254,7 @@ class Registration:
         validated: Validated,
         labels: Sequence[str] | None,
         actor: str,
-    ) -> None:
+    ) -> list[str]:
         trial = validated.report.facts("trial")
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._unfinished.abandon, name, version)
@@ -276,8 +276,12 @@ class Registration:
                 lock=self.staging.lock,
             )
             new = new_version(name, upload, published, validated, labels)
-            await self._registry.store.add_version(new, actor=actor)
+            model = (await self._registry.refresh()).models.get(name)
+            takes_over = answers_first(model, published.signature, validated.preprocessing)
+            aliases = [CHAMPION] if takes_over else []
+            await self._registry.store.add_version(new, actor=actor, aliases=aliases)
             undo.pop_all()
+        return [_TOOK_OVER] if takes_over else []
 
 
 def _raise_refusal(report: Report, name: str) -> None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gateway.converter import model_config
-from gateway.converter.onnx_signature import ModelSignature
+from gateway.converter.signature import ModelSignature, takes_raw_pixels
 from gateway.errors import AliasNotFound, ModelNotFound, ModelNotLoaded, VersionNotFound
 from gateway.preprocessing.record import Preprocessing
 from gateway.store.versions import GONE, RegistryRows
@@ -45,6 +45,11 @@ class ModelVersion:
     def triton_model(self) -> str:
         """The Triton model in which it lies: the one that its configuration names."""
         return model_config.model_name(self.config) or self.model
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether an image can become its input: by its record, or as raw pixels."""
+        return self.preprocessing is not None or takes_raw_pixels(self.signature.inputs[0])
 
     @property
     def classes(self) -> int | None:

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.rollout_family import PICTURES
 from testbed.rollout_load import Load
 from tests.eventually import eventually
+from tests.hostile_models import graph_model
 from tests.integration.test_signature_models import colours
 
 _JSON = {"Content-Type": "application/json"}
@@ -22,6 +24,24 @@ def _raw_colours(path: Path, **changed: Any) -> None:
     part = path.with_suffix(".part")
     part.write_bytes(colours(side=20, scaled=True, **changed))
     part.rename(path)
+
+
+def _planes(path: Path) -> None:
+    """Write a classifier of channels-first floats, whose weights lie beside it."""
+    factors = numpy_helper.from_array(np.eye(3, dtype=np.float32), "factors")
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["mean", "factors"], ["scores"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, "H", "W"])
+    model = graph_model(nodes, inputs=[image], weights=[factors])
+    onnx.save(
+        model,
+        path,
+        save_as_external_data=True,
+        location=f"{path.name}.data",
+        size_threshold=0,
+    )
 
 
 def _run(gateway: GatewayProcess, name: str, query: str = "") -> httpx.Response:
@@ -57,7 +77,17 @@ async def test_what_serves_goes_on_until_its_successor_is_ready(tmp_path: Path) 
     models = tmp_path / "models"
     models.mkdir()
     _raw_colours(models / "m.onnx")
+    _planes(models / "planes.onnx")
+    (models / "planes.json").write_text('{"preset": "unit"}')
+    (models / "planes.txt").write_text("red\ngreen\nblue\n")
     with running_gateway(tmp_path, environment={"MODELS_DIR": str(models)}) as gateway:
+        # What lies beside a file is its record and its labels, and its weights.
+        assert _load(gateway, "planes") == 200
+        best = json.loads(_run(gateway, "planes", "?top_k=1").content)["scores"][0]
+        assert best["label"] in {"red", "green", "blue"}
+        (models / "planes.txt").write_text("rot\ngrün\nblau\n", encoding="utf-8")
+        assert _load(gateway, "planes") == 200
+        assert _answers_with(gateway, "planes", 2)
         assert _load(gateway, "m") == 200
         with Load(gateway.url, "m", PICTURES, clients=4) as clients:
             _unloadable(models / "m.onnx")

@@ -355,6 +355,50 @@ def test_an_alias_moves_only_from_where_the_caller_saw_it(gateway: GatewayProces
     assert _run(gateway, "moving", _png()[0], alias="challenger").headers["x-model-version"] == "1"
 
 
+def test_the_advised_record_leads_to_an_answer(gateway: GatewayProcess) -> None:
+    """
+    A model of planes without a record is told so at once; registered with one, to the letter, the
+    same bytes are a new version, which is champion because the first could never answer.
+    """
+    case = classifier_case("m", (None, 3, 24, 24), seed=77)
+    model = bytes(case.make().SerializeToString())
+    first = gateway.register("planes", model, load="true")
+    assert any("preprocessing=unit" in warning for warning in first["warnings"])
+    refused = _run(gateway, "planes", _png()[0])
+    assert (refused.status_code, refused.json()["code"]) == (422, "preprocessing_required")
+    assert "preprocessing=imagenet, unit" in refused.json()["detail"]
+    second = gateway.register("planes", model, preprocessing="unit", load="true")
+    assert second["version"] == 2
+    assert any("version is champion now" in warning for warning in second["warnings"])
+    answered = _run(gateway, "planes", _png()[0])
+    assert (answered.status_code, answered.headers["x-model-version"]) == (200, "2")
+    third = gateway.register("planes", model, preprocessing="imagenet")
+    assert not any("champion now" in warning for warning in third["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("preprocess", "Did you mean preprocessing?"),
+        ("labes", "Did you mean labels?"),
+        ("x", "There are"),
+    ],
+)
+def test_an_option_that_nobody_would_hear_is_refused(
+    gateway: GatewayProcess, option: str, told: str
+) -> None:
+    """In the query and in the form: 422 with the nearest name, and nothing is registered."""
+    before = _world(gateway)
+    for given in (
+        {"params": {"name": "odd", option: "unit"}, "content": _model(1)},
+        {"params": {"name": "odd"}, "files": {"file": _model(1)}, "data": {option: "unit"}},
+    ):
+        answer = gateway.client.post("/api/v1/register", **given)
+        assert (answer.status_code, answer.json()["code"]) == (422, "option_unknown")
+        assert told in answer.json()["detail"]
+    assert _world(gateway) == before
+
+
 def test_a_damaged_file_is_never_loaded_and_the_told_cure_mends_it(
     gateway: GatewayProcess,
 ) -> None:

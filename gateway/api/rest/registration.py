@@ -1,5 +1,7 @@
 """`POST /api/v1/register`: a new model, or a new version of one."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -10,12 +12,14 @@ from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.parameters import error_responses
 from gateway.api.rest.uploads import FORM_OVERHEAD_BYTES, receive
 from gateway.converter.signature import TensorSignature
-from gateway.errors import LabelsInvalid, NameInvalid, UploadInvalid
+from gateway.errors import NameInvalid, OptionUnknown, UploadInvalid
+from gateway.registry.labels import read_labels
 from gateway.registry.registration import Registered
 from gateway.registry.versions import ModelVersion
 from gateway.settings import Settings
 
 _FLAG = TypeAdapter(bool)
+_OPTIONS = ("name", "model_name", "labels", "preprocessing", "keep_graph", "load")
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -36,6 +40,7 @@ _BODY: dict[str, Any] = {
                             "type": "boolean",
                             "description": "Publish the graph as it is.",
                         },
+                        "load": {"type": "boolean", "description": "Load the version, too."},
                     },
                 }
             },
@@ -128,6 +133,7 @@ async def register_model(
     that they are already.
     """
     registration = services.registration
+    _check_options(request.query_params)
     chosen = name or model_name
     if chosen is not None:
         registration.check_name(chosen)
@@ -139,6 +145,7 @@ async def register_model(
             idle_timeout_s=services.settings.upload_idle_timeout_s,
         )
         fields = received.fields
+        _check_options(fields)
         chosen = chosen or fields.get("name") or fields.get("model_name")
         if not chosen:
             raise NameInvalid("Say which model this is: register?name=NAME.")
@@ -150,35 +157,40 @@ async def register_model(
             keep_graph=_keep_graph(keep_graph, fields.get("keep_graph"), services.settings),
             actor=actor,
         )
+    load = load or bool(_flag("load", fields.get("load")))
     if load:
         await services.lifecycle.load(chosen, registered.version.version, actor=actor)
     return _answer(registered, loaded=load)
 
 
-def read_labels(text: str | None) -> list[str] | None:
+def _check_options(given: Iterable[str]) -> None:
     """
-    Read class names, one a line; the last line may end with a line break.
+    Check that nothing was said that would not be heard.
 
     Raises:
-        LabelsInvalid: One is empty.
+        OptionUnknown: It would not; the text names the nearest option.
     """
-    if text is None or not text.strip():
-        return None
-    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-    labels = [line.strip() for line in lines]
-    if not all(labels) or any("\r" in label or "\0" in label for label in labels):
-        raise LabelsInvalid(f"Line {labels.index('') + 1 if '' in labels else 1} has no label.")
-    return labels
+    for name in given:
+        if name not in _OPTIONS:
+            near = get_close_matches(name, _OPTIONS, n=1)
+            hint = f" Did you mean {near[0]}?" if near else f" There are {', '.join(_OPTIONS)}."
+            raise OptionUnknown(f"There is no option {name[:40]!r}.{hint}")
 
 
 def _keep_graph(asked: bool | None, field: str | None, settings: Settings) -> bool | None:
     """Take what the caller says, in the query or the form; else what is set."""
-    if asked is None and field is not None:
-        try:
-            asked = _FLAG.validate_python(field.strip())
-        except ValidationError as error:
-            raise UploadInvalid("keep_graph is neither true nor false.") from error
+    if asked is None:
+        asked = _flag("keep_graph", field)
     return asked if asked is not None else settings.keep_graph or None
+
+
+def _flag(name: str, field: str | None) -> bool | None:
+    if field is None:
+        return None
+    try:
+        return _FLAG.validate_python(field.strip())
+    except ValidationError as error:
+        raise UploadInvalid(f"{name} is neither true nor false.") from error
 
 
 def tensors_of(version: ModelVersion) -> tuple[list[TensorResponse], list[TensorResponse]]:

@@ -38,7 +38,8 @@ def to_tensor(
     if not takes_raw_pixels(wanted):
         raise PreprocessingRequired(
             f"The model takes {_describe(wanted)}, not raw [N, H, W, 3] pixels, and carries no "
-            "preprocessing record. Register it with one: preprocessing=imagenet, unit, or a record."
+            "preprocessing record. Register the same file with one: preprocessing=imagenet, unit, "
+            "or a record; in MODELS_DIR, put it beside the file as NAME.json."
         )
     tensor = pixels[np.newaxis] if len(wanted.shape) == 4 else pixels
     if not all(size in {None, got} for size, got in zip(wanted.shape, tensor.shape, strict=True)):

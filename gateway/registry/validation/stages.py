@@ -21,14 +21,21 @@ import onnx
 from gateway.converter import model_config
 from gateway.converter.errors import ModelInvalid, OperatorUnsupported
 from gateway.converter.external_data import refuse_external_data
+from gateway.converter.kinds import not_onnx
 from gateway.converter.model_config import ConfigOptions, placement_for_machine
 from gateway.converter.model_writer import write_model
 from gateway.converter.onnx_signature import MAX_FILE_BYTES, read_signature
 from gateway.converter.plan import Plan, plan_version
-from gateway.converter.signature import ModelSignature, TensorSignature, check_classifier
+from gateway.converter.signature import (
+    ModelSignature,
+    TensorSignature,
+    check_classifier,
+    takes_raw_pixels,
+)
 from gateway.converter.uint8_input import AS_IT_IS, InputPolicy
 from gateway.errors import LabelsInvalid
-from gateway.preprocessing.record import Preprocessing, resolve_preprocessing
+from gateway.preprocessing.record import Preprocessing, check_pixels, resolve_preprocessing
+from gateway.registry.validation.doubts import doubts
 from gateway.registry.validation.runtime import Runtime
 from gateway.registry.validation.trial import TrialResult, answers_alike, run_trial
 
@@ -88,9 +95,9 @@ class Examination:
         except Exception as error:
             if isinstance(error, MemoryError):
                 raise
-            raise ModelInvalid("Not an ONNX model, or a truncated one.") from error
+            raise not_onnx(self._path, "Not an ONNX model, or a truncated one.") from error
         if not (model.ir_version > 0 and model.HasField("graph") and model.opset_import):
-            raise ModelInvalid("Not an ONNX model: no IR version, graph or operator set.")
+            raise not_onnx(self._path, "Not an ONNX model: no IR version, graph or operator set.")
         refuse_external_data(model)
         self._model = model
         return {
@@ -130,6 +137,13 @@ class Examination:
         self._record = resolve_preprocessing(self._requested, signature.inputs[0])
         if self._labels is not None:
             _check_label_count(self._labels, signature.classes)
+        check_pixels(signature.inputs[0], self._record)
+        if self._record is None and not takes_raw_pixels(signature.inputs[0]):
+            self.warnings.append(
+                f"The model takes {signature.inputs[0]} and has no preprocessing record: it cannot "
+                "answer an image. Register the same file with one: preprocessing=unit, imagenet, "
+                "or a record (docs/registration.md)."
+            )
         return {"signature": signature.to_json()}
 
     def _config(self) -> Mapping[str, Any]:
@@ -160,6 +174,7 @@ class Examination:
         if self._labels is not None:
             _check_label_count(self._labels, trial.facts["classes"])
         self.warnings.extend(trial.warnings)
+        self.warnings.extend(doubts(plan.graph, plan.signature, trial.rows))
         return {**trial.facts, "changes": list(plan.changes)}
 
     def _planned(self, policy: InputPolicy) -> Plan:

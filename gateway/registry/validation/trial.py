@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import SignatureUnsupported, ToolError
 from gateway.converter.signature import ModelSignature
 from gateway.preprocessing.pixels import NUMPY_OF_TRITON
 from gateway.preprocessing.record import Preprocessing
@@ -45,13 +45,18 @@ class TrialResult:
         facts: For the report.
         warnings: What is worth knowing.
         images: The inputs that it was tried with, one image each.
-        scores: What it answered them.
+        rows: What it answered them: every output.
     """
 
     facts: dict[str, Any]
     warnings: tuple[str, ...]
     images: tuple[Array, ...]
-    scores: tuple[Array, ...]
+    rows: tuple[tuple[Array, ...], ...]
+
+    @property
+    def scores(self) -> tuple[Array, ...]:
+        """The first output for each image."""
+        return tuple(row[0] for row in self.rows)
 
 
 def run_trial(
@@ -84,9 +89,11 @@ def run_trial(
     warnings: list[str] = []
     fixed = record.size if record is not None and record.size is not None else None
     singles = trial_inputs(session, graph, wanted, record, fixed, warnings)
-    outputs = [session.scores(image) for image in singles]
+    rows = tuple(tuple(session.run(image)) for image in singles)
+    outputs = [row[0] for row in rows]
     first = outputs[0]
     _check_scores(outputs)
+    _check_axis(session, signature, singles[0], first)
     deterministic = np.array_equal(first, session.scores(singles[0]))
     if not deterministic:
         warnings.append("The model answers the same image differently: it is not deterministic.")
@@ -111,7 +118,7 @@ def run_trial(
         elif problem is not None:
             warnings.append(f"{problem} It is served one request at a time (max_batch_size: 0).")
     facts["max_batch_size"] = largest
-    return TrialResult(facts, tuple(warnings), tuple(singles), tuple(outputs))
+    return TrialResult(facts, tuple(warnings), tuple(singles), rows)
 
 
 def answers_alike(
@@ -174,6 +181,29 @@ def _close(one: Array, other: Array) -> bool:
             equal_nan=True,
         )
     )
+
+
+def _check_axis(
+    session: TrialSession, signature: ModelSignature, image: Array, answered: Array
+) -> None:
+    """
+    Check that the one axis of the first output is that of the classes.
+
+    Raises:
+        SignatureUnsupported: It has one number for each image of a batch.
+    """
+    if signature.inputs[0].shape[0] is not None or answered.shape != (1,):
+        return
+    try:
+        together = session.scores(np.concatenate([image, _varied(image, 1)]))
+    except TrialFailed:
+        return
+    if together.shape == (2,):
+        raise SignatureUnsupported(
+            f"Not an image classifier: the first output {signature.outputs[0].name!r} has one "
+            "number for each image, and no axis of classes: it is a label, or a single score. Put "
+            f"the scores first. The model has {signature}"
+        )
 
 
 def _check_scores(outputs: list[Array]) -> None:

@@ -132,3 +132,15 @@ def test_a_preset_takes_layout_and_size_from_the_model() -> None:
     record = _resolved('{"preset": "imagenet", "interpolation": "bicubic"}', small)
     assert (record.layout, record.size, record.shorter_side) == ("NHWC", (112, 112), 128)
     assert preprocess(PIXELS, record, small).dtype == np.float16
+
+
+def test_one_channel_is_pillows_luminance() -> None:
+    """GRAY: what Pillow converts to L, before resizing; grey pixels stay as they are."""
+    wanted = TensorSignature("image", "FP32", (None, 1, 28, 28))
+    record = resolve_preprocessing('{"preset": "unit", "mean": [0.1307], "std": 0.3081}', wanted)
+    assert record is not None
+    image = Image.fromarray(PIXELS).convert("L").resize((28, 28), Image.Resampling.BILINEAR)
+    expected = (np.asarray(image, np.float64) * (1 / 255) - 0.1307) / 0.3081
+    got = preprocess(PIXELS, record, wanted)
+    assert got.shape == (1, 1, 28, 28)
+    np.testing.assert_array_equal(got[0, 0], expected.astype(np.float32))
