@@ -75,7 +75,11 @@ class Settings(ConnectionSettings):
         ),
     )
     models_dir: Path | None = Field(
-        None, description="A flat folder of NAME.onnx files; each is available at once as NAME."
+        None,
+        description=(
+            "A flat folder of NAME.onnx files; each is available at once as NAME, with its "
+            "preprocessing record in NAME.json and its class names in NAME.txt."
+        ),
     )
     data_dir: Path = Field(
         Path("var"), description="State of this gateway: database, logs, run files."
