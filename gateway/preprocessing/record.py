@@ -15,7 +15,8 @@ Source: Pillow, Concepts ("Filters"); torchvision, Transforms (Resize, CenterCro
 
 import json
 import math
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -132,7 +133,7 @@ def resolve_preprocessing(requested: str | None, wanted: TensorSignature) -> Pre
         return None
     fields = _read(requested)
     if (name := fields.pop("preset", None)) is not None:
-        fields = _preset(name, wanted) | fields
+        fields = _overridden(_preset(name, wanted), fields)
     try:
         record = Preprocessing.model_validate(fields)
     except ValidationError as error:
@@ -245,12 +246,35 @@ def _preset(name: object, wanted: TensorSignature) -> dict[str, Any]:
         "layout": layout,
         "size": size,
         "resize": "center_crop",
-        "shorter_side": math.ceil(max(size) * _IMAGENET_SHORTER_SIDE / _IMAGENET_SIDE),
+        "shorter_side": _imagenet_shorter_side(size),
         "scale": 1 / 255,
         "mean": _IMAGENET_MEAN,
         "std": _IMAGENET_STD,
         **order,
     }
+
+
+def _overridden(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Replace fields of a preset; what follows from the replaced ones follows from the new ones."""
+    fields = preset | given
+    if "shorter_side" not in given:
+        fields.pop("shorter_side", None)
+        size = fields.get("size")
+        if fields.get("resize") == "center_crop" and preset.get("shorter_side") and _is_size(size):
+            fields["shorter_side"] = _imagenet_shorter_side(size)
+    return fields
+
+
+def _imagenet_shorter_side(size: Sequence[int]) -> int:
+    return math.ceil(max(size) * _IMAGENET_SHORTER_SIDE / _IMAGENET_SIDE)
+
+
+def _is_size(size: object) -> TypeGuard[Sequence[int]]:
+    return (
+        isinstance(size, (list, tuple))
+        and len(size) == 2
+        and all(isinstance(side, int) for side in size)
+    )
 
 
 def _contradiction(reason: str) -> PreprocessingInvalid:

@@ -27,6 +27,9 @@ def _resolved(requested: str, wanted: TensorSignature = NCHW) -> Preprocessing:
     return record
 
 
+_FREE = TensorSignature("image", "FP32", (None, 3, None, None))
+
+
 def test_imagenet_is_torchvisions_pipeline() -> None:
     """Resize(256), CenterCrop(224), ToTensor, Normalize, written out by hand."""
     image = Image.fromarray(PIXELS).resize((int(256 * 130 / 90), 256), Image.Resampling.BILINEAR)
@@ -144,3 +147,21 @@ def test_one_channel_is_pillows_luminance() -> None:
     got = preprocess(PIXELS, record, wanted)
     assert got.shape == (1, 1, 28, 28)
     np.testing.assert_array_equal(got[0, 0], expected.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"size": [299, 299]}, {"size": (299, 299), "shorter_side": 342, "resize": "center_crop"}),
+        ({"resize": "stretch"}, {"size": (224, 224), "shorter_side": None, "resize": "stretch"}),
+        ({"shorter_side": 232}, {"size": (224, 224), "shorter_side": 232}),
+        ({"mean": 0.5}, {"mean": (0.5, 0.5, 0.5), "shorter_side": 256}),
+    ],
+)
+def test_a_preset_may_be_changed_in_part(
+    changed: dict[str, object], expected: dict[str, object]
+) -> None:
+    """No error speaks of a field that nobody gave: what follows from another field follows it."""
+    record = resolve_preprocessing(json.dumps({"preset": "imagenet", **changed}), _FREE)
+    assert record is not None
+    assert {name: getattr(record, name) for name in expected} == expected
