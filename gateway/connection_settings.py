@@ -7,6 +7,15 @@ from pydantic_settings import BaseSettings
 class ConnectionSettings(BaseSettings):
     """A part of `gateway.settings.Settings`."""
 
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description=(
+            "Port of the Open Inference Protocol over gRPC; 0: none. Default: 8001, or a free one "
+            "if that is taken."
+        ),
+    )
     max_connections: int = Field(
         4096,
         gt=0,

@@ -22,6 +22,7 @@ from gateway.api.connection.fast_run import FastRuns
 from gateway.api.connection.keeper import ConnectionLimits, Keeper, Kept
 from gateway.api.connection.protocol import http_protocol
 from gateway.descriptors import room_for_connections
+from gateway.grpc_api.server import serving_grpc
 from gateway.services import Services
 from gateway.settings import Settings
 
@@ -136,7 +137,9 @@ async def serve(
         async with app.router.lifespan_context(app):
             server.services = app.state.services
             leave_what_stays()
-            await server.serve(sockets=[listener] if isinstance(listener, socket.socket) else [])
+            async with serving_grpc(app.state.services, settings, app.state.tracer):
+                sockets = [listener] if isinstance(listener, socket.socket) else []
+                await server.serve(sockets=sockets)
     except asyncio.CancelledError:
         if not stop.heard:
             raise

@@ -11,6 +11,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
+from gateway.access.callers import Caller
 from gateway.access.keyring import Keyring
 from gateway.access.limits import RateLimits
 from gateway.control_plane import ControlPlane, Folder, LocalControlPlane
@@ -19,6 +20,7 @@ from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
 from gateway.inference.choice import VersionChoice
 from gateway.inference.decoder import Decoder
+from gateway.inference.fair_queue import EVERYBODY, Share
 from gateway.inference.images.decoding import ImageLimits
 from gateway.inference.rollout import RolloutAnswers
 from gateway.inference.run import Runner
@@ -73,6 +75,21 @@ class Services:
     keys: KeyStore
     limits: RateLimits
     audit: AuditStore
+
+    def share_of(self, caller: Caller) -> Share:
+        """Tell what a caller may have of the places for runs."""
+        if not caller.id:
+            return EVERYBODY
+        return Share(caller.id, self.limits.in_flight(caller), caller.limits.batch)
+
+    async def load(self, name: str, version: int | None, *, actor: str) -> None:
+        """
+        Load a version, by default the champion, on every replica; see `Lifecycle.load`. A file of
+        MODELS_DIR may have been put there, changed or deleted a moment ago.
+        """
+        if self.models_folder is not None:
+            await self.models_folder.sync(name)
+        await self.lifecycle.load(name, version, actor=actor)
 
     async def ready(self) -> dict[str, Check]:
         """Check that a request would be answered: not stopping, a replica, the database."""

@@ -7,20 +7,12 @@ from fastapi import Depends, Request
 
 from gateway.access.callers import Caller
 from gateway.access.limits import RateLimits
-from gateway.inference.fair_queue import EVERYBODY, Share
 
 
 def asked_by(scope: Any) -> Caller:
     """Return who sent the request of an ASGI scope that was authorized."""
     caller: Caller = scope["state"]["caller"]
     return caller
-
-
-def share_of(caller: Caller, limits: RateLimits) -> Share:
-    """Tell what a caller may have of the places for runs."""
-    if not caller.id:
-        return EVERYBODY
-    return Share(caller.id, limits.in_flight(caller), caller.limits.batch)
 
 
 def limit_headers(caller: Caller, limits: RateLimits) -> list[tuple[bytes, bytes]]:

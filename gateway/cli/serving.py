@@ -22,6 +22,7 @@ from gateway.control_plane import LocalControlPlane
 from gateway.demo import DEMO_MODEL, SAMPLE
 from gateway.descriptors import raise_limit
 from gateway.errors import StoreUnavailable
+from gateway.grpc_api.server import GrpcPortTaken, reserve_port
 from gateway.server import PortTaken, bind, serve
 from gateway.settings import Settings
 from gateway.telemetry.logging import configure_logging
@@ -44,9 +45,11 @@ def run_server(*, demo: bool, workers: int | None = None, insecure: bool = False
     raise_limit()
     try:
         require_tracing(settings.otel_exporter_otlp_endpoint)
-        listener = bind(settings)
-    except (TracingUnavailable, PortTaken) as error:
+        listener, grpc_port = bind(settings), reserve_port(settings)
+    except (TracingUnavailable, PortTaken, GrpcPortTaken) as error:
         fail(str(error))
+    if grpc_port is not None:
+        settings = settings.model_copy(update={"grpc_port": grpc_port.getsockname()[1]})
     if not settings.triton_urls:
         ensure_triton()
     port = listener.getsockname()[1]

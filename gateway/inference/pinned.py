@@ -1,8 +1,9 @@
 """Which version a caller asks for: by a number, or by an alias."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from gateway.errors import VersionInvalid
+from gateway.errors import ProtocolUnsupported, VersionInvalid
 
 _LARGEST_VERSION = 2**63 - 1
 
@@ -28,6 +29,33 @@ def read_version(text: str | None) -> int | None:
     if (number := int(text)) > _LARGEST_VERSION:
         raise VersionInvalid("A version is a positive number of at most 63 bits.")
     return number
+
+
+def read_load(parameters: Mapping[str, Any]) -> int | None:
+    """
+    Read which version a V2 load names; see `named_version`.
+
+    Raises:
+        VersionInvalid: It is no version.
+        ProtocolUnsupported: Another parameter: the configuration and the files of a version are
+            what was registered.
+    """
+    if others := sorted(parameters.keys() - {"version"}):
+        raise ProtocolUnsupported(
+            f"Models are loaded as they were registered: {others[0][:60]!r} is not taken."
+        )
+    return named_version(parameters)
+
+
+def named_version(parameters: Mapping[str, Any]) -> int | None:
+    """
+    Read the parameter `version` of a V2 load or unload; None without one.
+
+    Raises:
+        VersionInvalid: It is no version.
+    """
+    version = parameters.get("version")
+    return None if version is None else read_version(str(version))
 
 
 def read_pinned(text: str | None, alias: str | None = None) -> Pinned:

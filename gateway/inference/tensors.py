@@ -84,6 +84,8 @@ class TensorRunner:
             TensorInvalid: Triton, or the model, does not take these tensors.
             GatewayError: Anything else that `Runner.run` raises.
         """
+        if version is None and alias is None:
+            alias = inference.alias
         chosen = self._choice.choose(name, version, alias)
         seen.version = chosen.version
         request = ImageRequest(chosen, b"", request_id)

@@ -117,9 +117,14 @@ ROOMS: Mapping[str, Room] = {
         "HTTP only; the one table from errors to statuses",
         "access converter full_disk inference metrics registry rollouts services store telemetry",
     ),
+    "gateway.grpc_api": _room(
+        "gRPC only; the table from errors to its statuses",
+        "access inference registry services store telemetry",
+    ),
     "gateway.app": _room("makes the app", "api control_plane services telemetry"),
     "gateway.server": _room(
-        "uvicorn, on our socket and our signals", "allocator api descriptors services"
+        "uvicorn, on our socket and our signals; gRPC beside it",
+        "allocator api descriptors grpc_api services",
     ),
     "gateway.workers.wire": _room("what the parent and a worker say, and how", "store triton"),
     "gateway.workers.parent": _room(
@@ -132,8 +137,8 @@ ROOMS: Mapping[str, Room] = {
     ),
     "gateway.cli": _room(
         "the command line",
-        "access_opening allocator app control_plane converter demo descriptors server store"
-        " telemetry triton tuning workers",
+        "access_opening allocator app control_plane converter demo descriptors grpc_api server"
+        " store telemetry triton tuning workers",
     ),
     "gateway.__main__": _room("`python -m gateway`", "cli"),
     "tools": _room("the converter's command; training of the demo", "converter demo"),

@@ -13,7 +13,13 @@ from tests.architecture.rooms import COMMON, ROOMS, ROOT, Import, imports, modul
 OUTSIDE = {
     "fastapi": {"gateway.app", "gateway.api", "gateway.server", "perf.peers"},
     "sqlalchemy": {"gateway.store"},
-    "tritonclient": {"gateway.triton", "gateway.converter", "testbed", "perf"},
+    "tritonclient": {
+        "gateway.triton",
+        "gateway.converter",
+        "gateway.grpc_api",
+        "testbed",
+        "perf",
+    },
     "typer": {"gateway.cli", "tools", "perf"},
     "grpc": {"gateway.triton", "gateway.grpc_api", "testbed", "perf"},
 }

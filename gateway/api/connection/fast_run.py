@@ -22,7 +22,7 @@ from starlette.types import Scope
 from gateway.access.callers import ANYBODY, Caller
 from gateway.access.headers import rollout_key, shown_key
 from gateway.access.roles import Role
-from gateway.api.callers import limit_headers, share_of
+from gateway.api.callers import limit_headers
 from gateway.api.connection.framing import BadRequest, Head, Headers
 from gateway.api.connection.raw_response import JSON, RawResponse, fault_response
 from gateway.api.errors import gateway_error, status_of, unforeseen
@@ -137,7 +137,7 @@ class FastRuns:
                 image,
                 request_id=request_id,
                 key=rollout_key(scope["headers"]),
-                share=share_of(caller, services.limits),
+                share=services.share_of(caller),
                 seen=seen,
             )
         except GatewayError as error:
@@ -168,7 +168,7 @@ class FastRuns:
         # Who may not ask hears so, and not how busy the server is.
         if (caller := self._caller(model, head.headers)) is None:
             return None
-        return services.admission.refusal(share_of(caller, services.limits))
+        return services.admission.refusal(services.share_of(caller))
 
     @staticmethod
     def streams(head: Head) -> bool:

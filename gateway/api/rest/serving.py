@@ -9,7 +9,7 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request, Response
 
 from gateway.access.headers import rollout_key
-from gateway.api.callers import Actor, CallerOf, asked_by, share_of
+from gateway.api.callers import Actor, CallerOf, asked_by
 from gateway.api.request_ids import request_id_of
 from gateway.api.rest.dependencies import ServicesOf, services_of
 from gateway.api.rest.image_bodies import OTHER_BODIES, ImageBodies
@@ -53,11 +53,7 @@ async def load_model(
     services: ServicesOf, actor: Actor, name: Name, version: Version = None
 ) -> int:
     """Load a model on every replica and wait until it is ready. Already loaded is fine too."""
-    number = read_version(version)
-    if services.models_folder is not None:
-        # The file may have been put there, changed or deleted a moment ago.
-        await services.models_folder.sync(name)
-    await services.lifecycle.load(name, number, actor=actor)
+    await services.load(name, read_version(version), actor=actor)
     return 200
 
 
@@ -104,7 +100,7 @@ async def run_model(
     services, seen = await services_of(request), observation_of(request.scope)
     pinned, request_id = read_version(version), request_id_of(request.scope)
     key = rollout_key(request.scope["headers"])
-    share = share_of(asked_by(request.scope), services.limits)
+    share = services.share_of(asked_by(request.scope))
     if body.several is not None:
         batch = await run_batch(
             services.runner,

@@ -13,14 +13,14 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from gateway.access.headers import rollout_key
-from gateway.api.callers import asked_by, share_of
+from gateway.api.callers import asked_by
 from gateway.api.request_ids import request_id_of
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.parameters import error_responses
 from gateway.api.rest.serving import answer_headers
 from gateway.api.v2.bodies import receive, respond
 from gateway.api.v2.versions import PathName, PinnedOf
-from gateway.inference.pinned import Pinned, read_pinned
+from gateway.inference.pinned import Pinned
 from gateway.services import Services
 from gateway.telemetry.observation import observation_of
 
@@ -88,8 +88,6 @@ async def v2_infer(
     chosen = services.tensors.choose(name, version=pinned.version, alias=pinned.alias)
     limit_bytes = services.settings.max_body_bytes
     inference = await receive(request, chosen, limit_bytes=limit_bytes)
-    if pinned == (None, None) and inference.alias:
-        pinned = read_pinned(None, inference.alias)
     answer = await services.tensors.infer(
         name,
         inference,
@@ -97,7 +95,7 @@ async def v2_infer(
         alias=pinned.alias,
         request_id=request_id_of(request.scope),
         key=rollout_key(request.scope["headers"]),
-        share=share_of(asked_by(request.scope), services.limits),
+        share=services.share_of(asked_by(request.scope)),
         seen=observation_of(request.scope),
     )
     response = respond(answer, inference)

@@ -15,9 +15,9 @@ from gateway.api.callers import Actor, CallerOf
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.parameters import error_responses
 from gateway.api.v2.versions import PathName
-from gateway.errors import ProtocolUnsupported, TensorInvalid
+from gateway.errors import TensorInvalid
 from gateway.inference.describe import repository_index
-from gateway.inference.pinned import read_version
+from gateway.inference.pinned import named_version, read_load
 
 router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"])
 
@@ -45,17 +45,7 @@ async def v2_load(request: Request, services: ServicesOf, actor: Actor, name: Pa
     The configuration and the files of a version are what was registered: `config` and `file:…` are
     refused.
     """
-    parameters = await _parameters(request)
-    if others := sorted(parameters.keys() - {"version"}):
-        raise ProtocolUnsupported(
-            f"Models are loaded as they were registered: {others[0][:60]!r} is not taken."
-        )
-    version = parameters.get("version")
-    number = None if version is None else read_version(str(version))
-    if services.models_folder is not None and name not in services.registry.catalog.models:
-        # The file may have been put there a moment ago.
-        await services.models_folder.sync()
-    await services.lifecycle.load(name, number, actor=actor)
+    await services.load(name, read_load(await _parameters(request)), actor=actor)
     return Response()
 
 
@@ -66,8 +56,7 @@ async def v2_unload(
     request: Request, services: ServicesOf, actor: Actor, name: PathName
 ) -> Response:
     """Unload a model, or the version that the parameter `version` names, from every replica."""
-    version = (await _parameters(request)).get("version")
-    number = None if version is None else read_version(str(version))
+    number = named_version(await _parameters(request))
     await services.lifecycle.unload(name, number, actor=actor)
     return Response()
 

@@ -35,6 +35,7 @@ from gateway.api.rest import serving
 from gateway.api.sites import Sites
 from gateway.errors import ModelNotLoaded, Overloaded
 from gateway.inference.admission import Admission
+from gateway.inference.fair_queue import EVERYBODY
 from gateway.inference.request import Prediction, Stages
 from gateway.telemetry.observation import Observation
 
@@ -129,6 +130,7 @@ async def ways() -> AsyncIterator[Ways]:
         metrics=told,
         keyring=SimpleNamespace(open=True),
         limits=RateLimits(),
+        share_of=lambda _caller: EVERYBODY,
         settings=SimpleNamespace(max_batch_images=MAX_BATCH_IMAGES),
     )
     app.state.tracer = None
