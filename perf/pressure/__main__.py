@@ -19,7 +19,7 @@ SCRIPTS = {
     "memory": "64 unfinished bodies of 31 MB, and clients that send and do not read",
     "draining": "requests sent after SIGTERM: answered, refused or reset?",
     "stalled_log": "nobody reads what the gateway prints: does it go on?",
-    "overload": "goodput and waiting at 2, 10 and more times the load that it can take (wrk, Triton)",
+    "overload": "goodput and waiting at 2, 10 and more times the load that it can take (wrk)",
 }
 
 

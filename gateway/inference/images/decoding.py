@@ -13,7 +13,6 @@ Pillow and with the same pixels to the bit. Whatever it is not sure of is Pillow
 Source: Pillow, Concepts (modes) and Image file formats; libjpeg-turbo, TurboJPEG API.
 """
 
-import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from gateway.errors import ImageInvalid, ImageTooLarge, ImageTruncated
+from gateway.inference.images.truncation import WatchedFile, ends_early, tags_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What is decoded. An allow-list: Pillow knows many more, some of which run other programs."""
@@ -140,17 +140,25 @@ def decode_image(encoded: bytes, limits: ImageLimits, allocate: Allocate = _allo
     with warnings.catch_warnings():
         # Pillow warns of odd metadata; the pixels are what counts.
         warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-                check_area(image.height, image.width, limits)
-                image.load()
-                return _to_rgb(image)
-        except UnidentifiedImageError:
-            raise ImageInvalid(
-                f"Not an image of an accepted format ({', '.join(FORMATS)})."
-            ) from None
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
-            raise _damaged(error) from error
+        return _decode_by_pillow(encoded, limits)
+
+
+def _decode_by_pillow(encoded: bytes, limits: ImageLimits) -> Pixels:
+    source, tags = WatchedFile(encoded), None
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            tags = tags_of(image)
+            check_area(image.height, image.width, limits)
+            image.load()
+            return _to_rgb(image)
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+        # Pillow has no class of its own for a file that ends early.
+        if ends_early(encoded, source, tags):
+            raise ImageTruncated("The image ends early; it is not padded.") from error
+        if isinstance(error, UnidentifiedImageError):
+            known = ", ".join(FORMATS)
+            raise ImageInvalid(f"Not an image of an accepted format ({known}).") from None
+        raise ImageInvalid("The image is damaged and cannot be decoded.") from error
 
 
 def _decode_jpeg(encoded: bytes, limits: ImageLimits, allocate: Allocate) -> Pixels | None:
@@ -199,11 +207,3 @@ def _from_sixteen_bit(image: Image.Image) -> Pixels:
         raise ImageInvalid("Greyscale of more than 16 bits is not accepted.")
     scaled = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(scaled[:, :, np.newaxis], 3, axis=2)
-
-
-def _damaged(error: Exception) -> ImageInvalid:
-    # Pillow has no class of its own for a file that ends early; its words are stable.
-    words = str(error).lower()
-    if isinstance(error, EOFError) or "truncated" in words or "unexpected end" in words:
-        return ImageTruncated("The image ends early; it is not padded.")
-    return ImageInvalid("The image is damaged and cannot be decoded.")

@@ -136,14 +136,43 @@ def test_only_the_accepted_formats_are_decoded(encoded: bytes) -> None:
     assert caught.value.code == "image_invalid"
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_a_file_that_ends_early_is_refused(form: str) -> None:
-    """Half a file is never padded: it is refused, as truncated where the format can tell."""
-    encoded = _encode(_noise("RGB", 64, 64), form)
+_WHOLE = {
+    **{form: _encode(_noise("RGB", 40, 30), form) for form in FORMATS},
+    "PNG palette": _encode(_noise("RGB", 40, 30).convert("P"), "PNG"),
+    "JPEG progressive": _encode(_noise("RGB", 40, 30), "JPEG", progressive=True),
+    "JPEG grey": _encode(_noise("L", 40, 30), "JPEG"),
+    "WEBP lossless": _encode(_noise("RGB", 40, 30), "WEBP", lossless=True),
+    **{
+        f"TIFF {how}": _encode(_noise("RGB", 40, 30), "TIFF", compression=how)
+        for how in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")
+    },
+}
+# By the format, how long a beginning must be to be told by, and what stands behind the pixels.
+_TOLD_BY = {"JPEG": 3, "PNG": 8, "WEBP": 4, "BMP": 2, "GIF": 6, "TIFF": 4}
+_BEHIND = {"PNG": 24, "BMP": 4, "GIF": 5}
+
+
+@pytest.mark.parametrize("kind", _WHOLE)
+def test_a_file_that_ends_early_is_told_as_that(kind: str) -> None:
+    """Wherever a file of any format and compression is cut: truncated, and never padded."""
+    encoded, form = _WHOLE[kind], kind.partition(" ")[0]
+    end = len(encoded) - _BEHIND.get(form, 0)
+    for cut in {*range(_TOLD_BY[form], end, 41), _TOLD_BY[form], end - 1}:
+        with pytest.raises(ImageTruncated):
+            decode_image(encoded[:cut], LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "damaged"),
+    [("PNG", slice(100, 300)), ("WEBP", slice(12, 16)), ("TIFF tiff_deflate", slice(100, 300))],
+)
+def test_a_damaged_file_is_not_called_truncated(kind: str, damaged: slice) -> None:
+    """A file that is whole and damaged is damaged: nothing of it is missing."""
+    encoded = bytearray(_WHOLE[kind])
+    encoded[damaged] = bytes(len(encoded[damaged]))
     with pytest.raises(ImageInvalid) as caught:
-        decode_image(encoded[: len(encoded) // 2], LIMITS)
-    if form in {"JPEG", "PNG", "BMP"}:
-        assert isinstance(caught.value, ImageTruncated)
+        decode_image(bytes(encoded), LIMITS)
+    assert caught.value.code == "image_invalid"
 
 
 @settings(max_examples=300, deadline=None)
