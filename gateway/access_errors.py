@@ -64,6 +64,7 @@ class RateLimited(Overloaded):
     """The key's requests come faster than it allows."""
 
     code = "rate_limited"
+    refusal = "rate"
 
     def __init__(self, detail: str, retry_after_s: float) -> None:
         super().__init__(detail)

@@ -54,7 +54,10 @@ maps a class to a status.
     ├── HostRefused             host_not_allowed
     ├── MediaTypeUnsupported    media_type_unsupported
     ├── Overloaded              overloaded            (retry later)
-    │   └── RateLimited         rate_limited
+    │   ├── RateLimited         rate_limited
+    │   ├── TooManyBodies       overloaded
+    │   ├── TooManyConnections  overloaded
+    │   └── TooManyUploads      overloaded
     ├── Unavailable             (retry later)
     │   ├── TritonUnavailable   triton_unavailable
     │   ├── StoreUnavailable    store_unavailable
@@ -89,6 +92,8 @@ class GatewayError(Exception):
 
     code: ClassVar[str] = "internal_error"
     retry_after_s: ClassVar[float | None] = None
+    refusal: ClassVar[str] = ""
+    """Why a request was refused that nobody looked at, in a word; "": that is not what happened."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -363,6 +368,25 @@ class Overloaded(GatewayError):
 
     code = "overloaded"
     retry_after_s = 1.0
+    refusal = "queue_full"
+
+
+class TooManyBodies(Overloaded):
+    """The bodies of other requests take all the memory that is set aside for them."""
+
+    refusal = "body_memory"
+
+
+class TooManyConnections(Overloaded):
+    """More connections are open than the server keeps."""
+
+    refusal = "connections"
+
+
+class TooManyUploads(Overloaded):
+    """More models are being uploaded than the server takes at once."""
+
+    refusal = "uploads"
 
 
 class Unavailable(GatewayError):
@@ -419,6 +443,7 @@ class Draining(Unavailable):
     """The server is stopping and takes nothing new."""
 
     code = "draining"
+    refusal = "draining"
 
 
 class UpstreamFailed(GatewayError):

@@ -25,6 +25,7 @@ from gateway.inference.images.decoding import ImageLimits
 from gateway.inference.rollout import RolloutAnswers
 from gateway.inference.run import Runner
 from gateway.inference.tensors import TensorRunner
+from gateway.metrics.gauges import RunGauges
 from gateway.metrics.metrics import Metrics
 from gateway.peers import Counts, Peers, Scraped
 from gateway.registry.aliases import Aliases
@@ -221,9 +222,11 @@ async def open_services(
                 busy=admission.uses_the_machine_up,
             )
         )
+        gauges = RunGauges(lambda: registry.catalog.models, admission.running, admission.queued)
+        metrics.instruments.add(gauges)
         counts = Counts(
             flush=metrics.writer.try_flush,
-            shown=metrics.own,
+            shown=lambda: [*metrics.own(), *gauges.collect()],
             recall=rollouts.commands.recall,
             every_s=settings.metrics_flush_interval_s,
         )

@@ -93,6 +93,7 @@ async def gateway_error(request: Request, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    observation_of(request.scope).refusal = error.refusal
     level = log.warning if status >= 500 else log.info
     level(
         "request_failed",

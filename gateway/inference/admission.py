@@ -7,6 +7,7 @@ decided fairly between callers (`fair_queue.py`).
 """
 
 import asyncio
+from collections import Counter
 from types import TracebackType
 
 from gateway.errors import Draining, GatewayError, Overloaded
@@ -25,6 +26,7 @@ class Admission:
             connection refuse by a request's head, before its body is read or decoded.
         leaving: The server will stop soon; it still answers.
         draining: The server is stopping and takes nothing new.
+        running, queued: Requests that are worked on, and that wait, by model.
     """
 
     def __init__(self, capacity: int, queue: int) -> None:
@@ -34,6 +36,8 @@ class Admission:
         self.coming = 0
         self.leaving = False
         self.draining = False
+        self.running: Counter[str] = Counter()
+        self.queued: Counter[str] = Counter()
         self._waiters: FairQueue[asyncio.Future[None]] = FairQueue()
 
     @property
@@ -53,19 +57,20 @@ class Admission:
         """Whether so much is under way that whatever else is done makes callers wait."""
         return self.working + self.waiting >= max(2, self.capacity // _PLACES_FOR_EACH_CORE)
 
-    def admit(self, share: Share = EVERYBODY) -> "_Place":
+    def admit(self, share: Share = EVERYBODY, model: str = "") -> "_Place":
         """
         Hold a place for the length of an `async with`; waits for one if need be.
 
         Args:
             share: Who asks, and how many places at most are for it.
+            model: Which model is asked.
 
         Raises:
             Overloaded: The queue is full, and nobody waits in a longer line. Raised at once; or
                 later, to the last one of the longest line, when another takes its place.
             Draining: The server is stopping.
         """
-        return _Place(self, share)
+        return _Place(self, share, model)
 
     async def enter(self, share: Share) -> None:
         """Take a place; see `admit`."""
@@ -114,14 +119,21 @@ class Admission:
 class _Place:
     """A place, for the length of an `async with`."""
 
-    __slots__ = ("_admission", "_share")
+    __slots__ = ("_admission", "_model", "_share")
 
-    def __init__(self, admission: Admission, share: Share) -> None:
+    def __init__(self, admission: Admission, share: Share, model: str) -> None:
         self._admission = admission
         self._share = share
+        self._model = model
 
     async def __aenter__(self) -> None:
-        await self._admission.enter(self._share)
+        admission, model = self._admission, self._model
+        admission.queued[model] += 1
+        try:
+            await admission.enter(self._share)
+        finally:
+            admission.queued[model] -= 1
+        admission.running[model] += 1
 
     async def __aexit__(
         self,
@@ -129,4 +141,5 @@ class _Place:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._admission.running[self._model] -= 1
         self._admission.leave(self._share)

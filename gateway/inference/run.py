@@ -94,7 +94,7 @@ class Runner:
         if seen is not None:
             seen.version = chosen.version
         try:
-            async with asyncio.timeout(self._timeout_s), self._admission.admit(share):
+            async with asyncio.timeout(self._timeout_s), self._admission.admit(share, name):
                 request.stages.queue_s = time.perf_counter() - request.arrived_s
                 if trial is not None:
                     prediction = await self._rollouts.predict(trial, request)

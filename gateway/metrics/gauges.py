@@ -1,6 +1,6 @@
 """What Prometheus reads of the gateway's state at the moment of a scrape."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -78,6 +78,39 @@ class StateCollector(Collector):
         for (replica, name, number), took_s in self._load_times_s().items():
             load.add_metric([replica, name, str(number)], took_s)
         yield from (desired, ready, quarantined, load)
+
+
+class RunGauges(Collector):
+    """
+    How many runs are under way, by model: what to scale by.
+
+    Args:
+        models: Names the models that are registered.
+        running, waiting: How many runs of each model are worked on, and wait for a place.
+    """
+
+    def __init__(
+        self,
+        models: Callable[[], Iterable[str]],
+        running: Mapping[str, int],
+        waiting: Mapping[str, int],
+    ) -> None:
+        self._models = models
+        self._running = running
+        self._waiting = waiting
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield both."""
+        running = GaugeMetricFamily(
+            "gateway_running_runs", "Runs that are worked on.", labels=["model"]
+        )
+        waiting = GaugeMetricFamily(
+            "gateway_waiting_runs", "Runs that wait for a place.", labels=["model"]
+        )
+        for name in self._models():
+            running.add_metric([name], self._running.get(name, 0))
+            waiting.add_metric([name], self._waiting.get(name, 0))
+        yield from (running, waiting)
 
 
 def lost_requests(recorder: Recorder) -> Metric:

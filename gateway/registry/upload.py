@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.errors import Overloaded
+from gateway.errors import TooManyUploads
 from gateway.registry.identity import record_digest
 from gateway.registry.publishing import Published
 from gateway.registry.validation.validator import Validated
@@ -37,10 +37,10 @@ class UploadPlaces:
         Hold a place.
 
         Raises:
-            Overloaded: All are taken.
+            TooManyUploads: All are taken.
         """
         if self._taken >= self._most:
-            raise Overloaded(f"{self._taken} uploads are under way; try again later.")
+            raise TooManyUploads(f"{self._taken} uploads are under way; try again later.")
         self._taken += 1
         try:
             yield

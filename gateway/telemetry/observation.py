@@ -28,6 +28,7 @@ class Observation:
         total_s: From the request's arrival to the last byte of its answer.
         stages_s: The stages that the request went through, in seconds.
         trace_id: Of the request's trace, in hexadecimal; "" without tracing.
+        refusal: Why it was refused unseen, in a word; "" if it was not.
     """
 
     endpoint: str = ""
@@ -41,6 +42,7 @@ class Observation:
     total_s: float = 0.0
     stages_s: dict[str, float] = field(default_factory=dict)
     trace_id: str = ""
+    refusal: str = ""
 
 
 def observation_of(scope: Any) -> Observation:

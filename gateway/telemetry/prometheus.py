@@ -39,6 +39,12 @@ class RequestInstruments:
             (*_LABELS, "code"),
             registry=self.registry,
         )
+        self._refused = Counter(
+            "gateway_refused_requests",
+            "Requests refused without being worked on, by the reason.",
+            ("model", "reason"),
+            registry=self.registry,
+        )
         self._duration = Histogram(
             "gateway_request_duration_seconds",
             "From a request's arrival to the last byte of its answer.",
@@ -73,6 +79,7 @@ class RequestInstruments:
         instruments = (
             self._requests,
             self._errors,
+            self._refused,
             self._duration,
             self._stage,
             self._bytes_in,
@@ -99,6 +106,8 @@ class RequestInstruments:
         children.bytes_out.inc(seen.bytes_out)
         if seen.code:
             self._errors.labels(seen.endpoint, model, _text(version), seen.code).inc()
+        if seen.refusal:
+            self._refused.labels(model, seen.refusal).inc()
         for stage, duration_s in seen.stages_s.items():
             histogram = children.stages.get(stage)
             if histogram is None:
@@ -130,6 +139,8 @@ class RequestInstruments:
                 metric.remove_by_labels(labels)
             for metric in (self._bytes_in, self._bytes_out):
                 metric.remove_by_labels(labels)
+            if model not in models:
+                self._refused.remove_by_labels({"model": model})
             self._stage.remove_by_labels({"model": model, "version": _text(version)})
 
 

@@ -131,6 +131,9 @@ def test_an_overload_is_answered_at_once_and_does_not_grow(small_gateway: Gatewa
         caller.join()
     assert set(heard) == {200, 429}
     assert retry_after == {"1"}
+    shown = small_gateway.client.get("/metrics").text
+    assert 'gateway_refused_requests_total{model="m",reason="queue_full"}' in shown
+    assert 'gateway_waiting_runs{model="m"} 0.0' in shown
     assert small_gateway.client.post("/api/v1/run/m", json=body).status_code == 200
 
 

@@ -182,12 +182,17 @@ class FastRuns:
 
     def refused(self, error: GatewayError, head: Head | None) -> RawResponse:
         """Answer a request, or a connection, that is refused for lack of room, and count it."""
-        fault = BadRequest(status_of(error), error.code, error.detail)
+        fault = self.fault_of(error)
         if head is None or not head.url.startswith(_RUN):
             return self._counted(fault, Observation(UNMATCHED), None)
         model = head.url[len(_RUN) :].partition(b"?")[0].decode("latin-1")
         seen = Observation(ENDPOINTS["run_model"], model)
         return self._counted(fault, seen, well_formed_id(head.headers))
+
+    @staticmethod
+    def fault_of(error: GatewayError) -> BadRequest:
+        """Say of an error of ours what a connection answers."""
+        return BadRequest(status_of(error), error.code, error.detail, error.refusal)
 
     def refuse(self, fault: BadRequest, *, counted: bool) -> RawResponse:
         """Answer what is no valid request, and count it unless somebody else does."""
@@ -199,6 +204,7 @@ class FastRuns:
         began_s = time.perf_counter()
         reply = self._named(fault_response(fault, request_id))
         seen.status, seen.code, seen.bytes_out = fault.status, fault.code, len(reply.body)
+        seen.refusal = fault.refusal
         self.count(seen, began_s)
         REFUSALS.note(fault.code)
         return reply

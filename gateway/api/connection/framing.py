@@ -33,11 +33,13 @@ class BadRequest(Exception):
     """
     What came cannot be answered as a request; nothing more is read from its connection.
 
-    `status`, `code` and `detail` are what the client is told.
+    `status`, `code` and `detail` are what the client is told; `refusal` is why it was refused for
+    lack of room, if so.
     """
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str, refusal: str = "") -> None:
         super().__init__(detail)
+        self.refusal = refusal
         self.status = status
         self.code = code
         self.detail = detail

@@ -24,7 +24,7 @@ from gateway.api.connection.keeper import NEVER_S, BodyShare, Keeper
 from gateway.api.connection.line import Line
 from gateway.api.connection.raw_response import RawResponse
 from gateway.api.errors import CLIENT_GONE
-from gateway.errors import GatewayError, Overloaded
+from gateway.errors import GatewayError, TooManyBodies, TooManyConnections
 from gateway.telemetry.observation import observation_of
 
 # A body of a refused request up to this size is read and forgotten, so that the connection goes on.
@@ -138,7 +138,7 @@ class Connection(Line):
         """Refuse a body by its length if memory would not suffice."""
         keeper, length = self.keeper, head.length or 0
         fits = keeper.body_bytes + length <= keeper.limits.body_memory_bytes
-        return None if fits or self.runs.streams(head) else Overloaded(_MEMORY)
+        return None if fits or self.runs.streams(head) else TooManyBodies(_MEMORY)
 
     def _body_read(self, piece: bytes) -> None:
         exchange, limits = self._exchange, self.keeper.limits
@@ -149,7 +149,7 @@ class Connection(Line):
             return
         plain = isinstance(exchange, PlainExchange)
         if (plain or not self._streams) and not self._share.take(len(piece)):
-            raise BadRequest(429, Overloaded.code, _MEMORY)
+            raise self.runs.fault_of(TooManyBodies(_MEMORY))
         if isinstance(exchange, PlainExchange):
             exchange.pieces.append(piece)
             exchange.seen.bytes_in += len(piece)
@@ -292,7 +292,7 @@ class Connection(Line):
         self._end(reply, more_to_come=True)
 
     def _find_no_place(self) -> None:
-        no_place = Overloaded("Too many connections are open.")
+        no_place = TooManyConnections("Too many connections are open.")
         self._end(self.runs.refused(no_place, None), more_to_come=True)
 
     def _give_up(self) -> None:

@@ -35,7 +35,8 @@ class ScrapedTotals:
         self._replicas = replicas
         self._dead = Totals()
         registry.on_change(self._keep_registered)
-        pool.on_end(lambda worker: self._dead.add(worker.counted))
+        # What is under way in it, is no more.
+        pool.on_end(lambda worker: self._dead.add(f for f in worker.counted if f.type != "gauge"))
 
     async def read(self) -> list[Metric]:
         """Add up what every process has counted by now."""

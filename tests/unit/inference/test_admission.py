@@ -54,3 +54,25 @@ async def test_nothing_enters_while_draining() -> None:
     with pytest.raises(Draining):
         async with door.admit():
             pass
+
+
+async def test_what_runs_and_waits_is_known_by_model() -> None:
+    """By model: those inside, those that wait; one that was refused or gave up is neither."""
+    door, leave = Admission(capacity=1, queue=1), asyncio.Event()
+
+    async def ask(model: str) -> None:
+        async with door.admit(model=model):
+            await leave.wait()
+
+    inside = asyncio.create_task(ask("a"))
+    await eventually(lambda: door.running["a"] == 1)
+    waiting = asyncio.create_task(ask("b"))
+    await eventually(lambda: door.queued["b"] == 1)
+    with pytest.raises(Overloaded):
+        await ask("c")
+    assert (+door.running, +door.queued) == ({"a": 1}, {"b": 1})
+    waiting.cancel()
+    leave.set()
+    await asyncio.gather(inside, waiting, return_exceptions=True)
+    assert not +door.running
+    assert not +door.queued
