@@ -9,7 +9,8 @@ Source: Pillow, ImageFile.load; WebP container, RIFF header; TIFF 6.0, StripOffs
 
 import io
 import sys
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from PIL import ImageFile, TiffImagePlugin
 
@@ -29,11 +30,8 @@ _PREFIX_BYTES = 16
 _TIFF_PARTS = ((273, 279), (324, 325))
 
 
-class TiffDirectory(Protocol):
-    """A TIFF's tags, as Pillow reads them."""
-
-    def get(self, tag: int, default: object = None) -> object:
-        """Return the value of a tag."""
+Tags = Mapping[int, Any]
+"""A TIFF's tags, as Pillow reads them."""
 
 
 class WatchedFile(io.BytesIO):
@@ -60,7 +58,7 @@ class WatchedFile(io.BytesIO):
         return data
 
 
-def ends_early(encoded: bytes, read: WatchedFile, tags: TiffDirectory | None) -> bool:
+def ends_early(encoded: bytes, read: WatchedFile, tags: Tags | None) -> bool:
     """
     Tell whether a file that could not be decoded ends early.
 
@@ -76,7 +74,7 @@ def ends_early(encoded: bytes, read: WatchedFile, tags: TiffDirectory | None) ->
     return read.overrun or (tags is not None and _tiff_end(tags) > len(encoded))
 
 
-def _tiff_end(tags: TiffDirectory) -> int:
+def _tiff_end(tags: Tags) -> int:
     """Return the least size of the file by its directory."""
     ends = [0]
     for offsets_tag, sizes_tag in _TIFF_PARTS:
@@ -90,6 +88,6 @@ def _numbers(value: object) -> list[int]:
     return [each for each in values if isinstance(each, int) and 0 <= each <= sys.maxsize]
 
 
-def tags_of(image: object) -> TiffDirectory | None:
+def tags_of(image: object) -> Tags | None:
     """Return a TIFF's tags; None for an image of another format."""
     return image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else None
