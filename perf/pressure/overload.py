@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from perf.bench.models import tiny
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.raw_http import exchange
-from tests.model_family import original_model
 
 CONNECTIONS = (32, 272, 544, 2720, 8000)
 ROUND_S = 8
@@ -43,7 +43,7 @@ def measure() -> dict[str, object]:
         folder = Path(place)
         models = folder / "models"
         models.mkdir()
-        original_model(models / "m.onnx", 10)
+        (models / "m.onnx").write_bytes(tiny())
         script = folder / "run.lua"
         script.write_text(_LUA % body)
         environment = {"MODELS_DIR": str(models), "WORKERS": os.environ.get("WORKERS", "1")}
