@@ -106,7 +106,10 @@ async def _database(settings: Settings) -> Finding:
         if isinstance(error.__cause__, ImportError):
             return Finding("database", False, "its driver is not installed", str(error))
         return Finding(
-            "database", False, f"{error.__cause__}", "Check DATABASE_URL and that the server runs."
+            "database",
+            False,
+            f"{error.__cause__ or error}",
+            "Check DATABASE_URL and that the server runs.",
         )
     await database.close()
     return Finding("database", True, settings.resolved_database_url.split("@")[-1])

@@ -1,5 +1,6 @@
 """Weights beside a model are brought in; nothing else is opened."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from gateway.converter.errors import ExternalDataForbidden
 from gateway.converter.merged import in_one_file
+from gateway.converter.onnx_signature import read_graph
 from tests.model_family import original_model
 
 
@@ -75,3 +77,14 @@ def test_no_other_file_is_opened(change: Callable[[Path], None], split: Path) ->
     change(split)
     with pytest.raises(ExternalDataForbidden), in_one_file(split):
         pass
+
+
+def test_what_the_refusal_advises_cures_it(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line of Python in the text, typed as it stands there, makes a file that is taken."""
+    with pytest.raises(ExternalDataForbidden) as refused:
+        read_graph(split)
+    (line,) = re.findall(r"onnx\.save\(onnx\.load\(.*?False\)", str(refused.value))
+    monkeypatch.chdir(split.parent)
+    Path("whole.onnx").unlink()
+    exec(line, {"onnx": onnx})
+    assert read_graph(Path("whole.onnx")).graph.node
