@@ -124,8 +124,12 @@ class VersionStore:
             # The lock of whoever claims a number: see `RegistrationStore.claim`.
             await session.get(NumberRow, new.model, with_for_update=True)
             now_s = time.time()
-            first = await session.get(ModelRow, new.model) is None
-            if first:
+            model = await session.get(ModelRow, new.model)
+            # One that is gone from its source begins anew.
+            first = model is None or model.source == GONE
+            if model is not None and first:
+                model.source = new.source
+            elif model is None:
                 session.add(
                     ModelRow(
                         name=new.model,

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.converter.model_config import ConfigOptions
+from gateway.converter.publish import publish_version
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.rollout_family import PICTURES
 from testbed.rollout_load import Load
@@ -127,9 +129,10 @@ def test_a_database_that_is_deleted_is_noticed(gateway: GatewayProcess) -> None:
 def test_a_read_only_repository_is_served(tmp_path: Path) -> None:
     """What lies in it is adopted, loaded and answered; whatever would write to it is a 503."""
     repository = tmp_path / "repository"
-    with running_gateway(tmp_path, environment={"TRITON_URLS": "http://127.0.0.1:9"}) as gateway:
-        gateway.register("m", _model())
-    shutil.rmtree(tmp_path / "var")
+    (tmp_path / "m.onnx").write_bytes(_model())
+    publish_version(
+        tmp_path / "m.onnx", repository=repository, name="m", version=1, options=ConfigOptions()
+    )
     with _mounted(repository, "--bind", "-o", "ro", repository):
         subprocess.run(["mount", "-o", "remount,ro,bind", repository], check=True)
         with running_gateway(tmp_path) as gateway:

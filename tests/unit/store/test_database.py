@@ -156,6 +156,17 @@ async def test_the_first_version_becomes_champion_and_later_ones_do_not(
     assert sorted(v.version for v in rows.versions) == [1, 2]
 
 
+async def test_what_is_gone_begins_anew_with_the_next_version(store: VersionStore) -> None:
+    """A model whose source took it away is shown again, with the new version as champion."""
+    await store.add_version(_version("m", 1), actor="t")
+    assert await store.set_source("m", None)
+    assert not await store.set_source("m", None)
+    await store.add_version(_version("m", 2), actor="t")
+    rows = await store.read_all()
+    assert [model.source for model in rows.models] == ["test"]
+    assert [(a.alias, a.version) for a in rows.aliases] == [("champion", 2)]
+
+
 async def test_every_change_raises_the_generation(store: VersionStore) -> None:
     """A cache that compares the generation misses nothing."""
     seen = [await store.generation()]
