@@ -36,7 +36,7 @@ from gateway.registry.refusals import as_refusals, refusal_of
 from gateway.registry.registry import Registry
 from gateway.registry.staging import Staging
 from gateway.registry.unfinished import UnfinishedVersions
-from gateway.registry.upload import Upload, UploadPlaces, digest_of_record, new_version
+from gateway.registry.upload import UPLOAD, Upload, UploadPlaces, digest_of_record, new_version
 from gateway.registry.validation.report import Report
 from gateway.registry.validation.validator import Validated, Validator
 from gateway.registry.versions import CHAMPION, ModelVersion
@@ -162,6 +162,9 @@ class Registration:
             warnings = list(validated.report.warnings)
             if created:
                 warnings += await self._publish(upload, name, version, validated, labels, actor)
+            if not created and model is None:
+                # The folder that brought it has taken it away; now somebody wants it.
+                await self._registry.store.set_source(name, UPLOAD)
             catalog = await self._registry.refresh()
             registered = catalog.model(name).version(version)
         if created:

@@ -146,6 +146,10 @@ async def test_the_path_is_the_folder_whatever_it_leads_to(tmp_path: Path) -> No
     with running_gateway(tmp_path, environment=environment) as gateway:
         assert gateway.client.get("/api/v1/list").json() == ["kept", "m"]
         assert _load(gateway, "gone") == 404
+        # Somebody may register what the folder has taken away, the same bytes too.
+        content = (tmp_path / "blue" / "gone.onnx").read_bytes()
+        assert gateway.register("gone", content)["version"] == 1
+        assert gateway.client.get("/api/v1/list").json() == ["gone", "kept", "m"]
         _raw_colours(tmp_path / "green" / "gone.onnx")
         assert _load(gateway, "gone") == 200
         assert _answers_with(gateway, "gone", 1)
