@@ -1,5 +1,7 @@
 """Settings of connections: how long they may be silent, how many there are, and how they end."""
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
@@ -14,6 +16,23 @@ class ConnectionSettings(BaseSettings):
         description=(
             "Port of the Open Inference Protocol over gRPC; 0: none. Default: 8001, or a free one "
             "if that is taken."
+        ),
+    )
+    tls_cert: Path | None = Field(
+        None,
+        description=(
+            "Certificate chain in PEM: with it the gateway speaks HTTPS. Read again when the file "
+            "changes."
+        ),
+    )
+    tls_key: Path | None = Field(
+        None, description="Its private key in PEM, unless TLS_CERT holds it, too."
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description=(
+            "CA certificates in PEM: with them every client has to show a certificate that one of "
+            "them has signed, beside its key."
         ),
     )
     max_connections: int = Field(

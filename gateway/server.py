@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol, cast
 
 import structlog
 import uvicorn
@@ -25,6 +26,7 @@ from gateway.descriptors import room_for_connections
 from gateway.grpc_api.server import serving_grpc
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.tls import Certificates, ServerContext, following, read_certificates
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +34,6 @@ log = structlog.get_logger(__name__)
 _TICKS_PER_S = 10
 _START_PATIENCE_S = 15.0
 _START_LOOK_S = 0.02
-
-
-class PortTaken(Exception):
-    """The gateway's own port is in use."""
 
 
 class ConnectionSource(Protocol):
@@ -48,13 +46,19 @@ class ConnectionSource(Protocol):
 
     worker: int
 
-    def open(self, protocol: Callable[[], asyncio.Protocol], count: Callable[[], int]) -> None:
+    def open(
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        count: Callable[[], int],
+        encryption: Mapping[str, Any],
+    ) -> None:
         """
         Take connections from now on.
 
         Args:
             protocol: Makes the protocol of one connection.
             count: Counts the connections that are open.
+            encryption: What the event loop is told about TLS.
         """
 
     def close(self) -> None:
@@ -62,28 +66,6 @@ class ConnectionSource(Protocol):
 
     async def ended(self) -> None:
         """Return when no connection can come any more, because the source is gone."""
-
-
-def bind(settings: Settings) -> socket.socket:
-    """
-    Bind the gateway's address.
-
-    Raises:
-        PortTaken: Somebody listens there; the text says how to choose another port.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise PortTaken(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
-            "Choose another port, for example PORT=3001."
-        ) from error
-    listener.set_inheritable(False)
-    return listener
 
 
 async def serve(
@@ -104,13 +86,17 @@ async def serve(
             some seconds later if that takes longer.
 
     Raises:
+        TlsUnusable: The certificate of the settings cannot be used.
         Whatever opening the app's services raises.
     """
     source = None if isinstance(listener, socket.socket) else listener
     runs = FastRuns(
         app, max_body_bytes=settings.max_body_bytes, worker=source.worker if source else None
     )
-    keeper = Keeper(_limits(settings))
+    limits = _limits(settings)
+    keeper = Keeper(limits)
+    certificates = read_certificates(settings)
+    encryption = _encryption(certificates, limits)
     config = uvicorn.Config(
         app,
         http=http_protocol(runs, keeper),
@@ -124,9 +110,9 @@ async def serve(
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
     )
     server = (
-        _Server(config, keeper, on_started)
+        _Server(config, keeper, on_started, encryption)
         if source is None
-        else _WorkerServer(config, keeper, on_started, source)
+        else _WorkerServer(config, keeper, on_started, encryption, source)
     )
     opening = asyncio.current_task()
     stop = _Stop(app, server, settings, cancel=opening.cancel if opening is not None else _nothing)
@@ -134,10 +120,11 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.hear, number)
     try:
-        async with app.router.lifespan_context(app):
+        async with app.router.lifespan_context(app), following(certificates):
             server.services = app.state.services
             leave_what_stays()
-            async with serving_grpc(app.state.services, settings, app.state.tracer):
+            tracer = app.state.tracer
+            async with serving_grpc(app.state.services, settings, tracer, certificates):
                 sockets = [listener] if isinstance(listener, socket.socket) else []
                 await server.serve(sockets=sockets)
     except asyncio.CancelledError:
@@ -147,6 +134,14 @@ async def serve(
 
 def _nothing() -> None:
     pass
+
+
+def _encryption(certificates: Certificates | None, limits: ConnectionLimits) -> dict[str, Any]:
+    """Return what the event loop is told about TLS; nothing without a certificate."""
+    if certificates is None:
+        return {}
+    context = ServerContext(certificates, most=limits.connections)
+    return {"ssl": context, "ssl_handshake_timeout": limits.head_s}
 
 
 def _limits(settings: Settings) -> ConnectionLimits:
@@ -205,9 +200,14 @@ class _Server(uvicorn.Server):
     services: Services
 
     def __init__(
-        self, config: uvicorn.Config, keeper: Keeper, on_started: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        keeper: Keeper,
+        on_started: Callable[[], None],
+        encryption: Mapping[str, Any],
     ) -> None:
         super().__init__(config)
+        self._encryption = encryption
         self._keeper = keeper
         self._on_started = on_started
         self._announcing: asyncio.Task[None] | None = None
@@ -217,7 +217,13 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        loop, backlog = asyncio.get_running_loop(), self.config.backlog
+        for listener in sockets or ():
+            server = await loop.create_server(
+                self._protocol, sock=listener, backlog=backlog, **self._encryption
+            )
+            self.servers.append(server)
         if self.started:
             self._announcing = asyncio.create_task(self._announce())
 
@@ -241,6 +247,13 @@ class _Server(uvicorn.Server):
         # All are ours: `http_protocol` made them.
         return cast("set[Kept]", self.server_state.connections)
 
+    def _protocol(self) -> asyncio.Protocol:
+        # As uvicorn makes it.
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # of any
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
     async def _announce(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START_PATIENCE_S):
@@ -258,16 +271,18 @@ class _WorkerServer(_Server):
         config: uvicorn.Config,
         keeper: Keeper,
         on_started: Callable[[], None],
+        encryption: Mapping[str, Any],
         source: ConnectionSource,
     ) -> None:
-        super().__init__(config, keeper, on_started)
+        super().__init__(config, keeper, on_started, encryption)
         self._source = source
         self._orphaned: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._source.open(self._protocol, lambda: len(self.server_state.connections))
+            count = partial(len, self.server_state.connections)
+            self._source.open(self._protocol, count, self._encryption)
             self._orphaned = asyncio.create_task(self._stop_with_the_source())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -275,13 +290,6 @@ class _WorkerServer(_Server):
         if self._orphaned is not None:
             self._orphaned.cancel()
         await super().shutdown(sockets)
-
-    def _protocol(self) -> asyncio.Protocol:
-        # As uvicorn makes it for a listener of its own.
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # of any
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return made
 
     async def _stop_with_the_source(self) -> None:
         """End in order if nobody hands connections over any more."""

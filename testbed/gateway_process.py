@@ -9,6 +9,7 @@ import os
 import queue
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
-_READY = re.compile(r"^Ready: (http://\S+)/docs")
+_READY = re.compile(r"^Ready: (https?://\S+)/docs")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
 
@@ -57,7 +58,9 @@ class GatewayProcess:
             self._end()
             raise AssertionError("the gateway ended:\n" + "".join(self.output))
         self.url = url
-        self.client = httpx.Client(base_url=url, timeout=60.0, trust_env=False)
+        ca = environment.get("SSL_CERT_FILE")
+        verify = ssl.create_default_context(cafile=ca) if ca else True
+        self.client = httpx.Client(base_url=url, timeout=60.0, trust_env=False, verify=verify)
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.errors import StoreUnavailable
-from gateway.server import PortTaken, bind
+from gateway.listener import PortTaken, bind
 from gateway.settings import Settings
 from gateway.store.database import open_database
 from gateway.triton.client import TritonClient

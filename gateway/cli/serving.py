@@ -23,10 +23,12 @@ from gateway.demo import DEMO_MODEL, SAMPLE
 from gateway.descriptors import raise_limit
 from gateway.errors import StoreUnavailable
 from gateway.grpc_api.server import GrpcPortTaken, reserve_port
-from gateway.server import PortTaken, bind, serve
+from gateway.listener import PortTaken, bind
+from gateway.server import serve
 from gateway.settings import Settings
 from gateway.telemetry.logging import configure_logging
 from gateway.telemetry.tracing import TracingUnavailable, require_tracing
+from gateway.tls import TlsUnusable, read_certificates
 from gateway.triton.discovery import TritonUrlInvalid
 from gateway.triton.embedded import EmbeddedError
 from gateway.workers.child.main import serve_as_worker
@@ -45,8 +47,10 @@ def run_server(*, demo: bool, workers: int | None = None, insecure: bool = False
     raise_limit()
     try:
         require_tracing(settings.otel_exporter_otlp_endpoint)
+        # Each process that serves reads it for itself; here it fails before anything is started.
+        read_certificates(settings)
         listener, grpc_port = bind(settings), reserve_port(settings)
-    except (TracingUnavailable, PortTaken, GrpcPortTaken) as error:
+    except (TracingUnavailable, TlsUnusable, PortTaken, GrpcPortTaken) as error:
         fail(str(error))
     if grpc_port is not None:
         settings = settings.model_copy(update={"grpc_port": grpc_port.getsockname()[1]})
@@ -95,7 +99,7 @@ def print_settings() -> None:
 def _welcome(settings: Settings, port: int, *, demo: bool) -> None:
     """Say where the server is, and give a line to paste that works."""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
-    url = f"http://{host}:{port}"
+    url = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
     # Width is not cut: a line to be pasted must stay one line.
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\nReady: {url}/docs\n")

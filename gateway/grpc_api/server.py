@@ -21,6 +21,7 @@ from gateway.grpc_api.health import Health
 from gateway.grpc_api.methods import INFER, METHODS, UNSUPPORTED, streamed
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.tls import Certificates
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,10 @@ def _reserve(host: str, port: int) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def serving_grpc(
-    services: Services, settings: Settings, tracer: Tracer | None
+    services: Services,
+    settings: Settings,
+    tracer: Tracer | None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[None]:
     """
     Serve gRPC for the length of a block, if the settings say a port; at its end calls under way are
@@ -99,13 +103,32 @@ async def serving_grpc(
     inference = grpc.method_handlers_generic_handler(_SERVICE.full_name, _handlers(calls))
     server.add_generic_rpc_handlers([inference, Health(services).handlers()])
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    address = f"{host}:{settings.grpc_port}"
+    if certificates is None:
+        server.add_insecure_port(address)
+    else:
+        server.add_secure_port(address, _credentials(certificates))
     await server.start()
-    log.info("grpc_serving", address=f"{host}:{settings.grpc_port}")
+    log.info("grpc_serving", address=address)
     try:
         yield
     finally:
         await server.stop(settings.shutdown_grace_s)
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Show the certificates of the moment to each new connection."""
+
+    def configured() -> Any:
+        shown = certificates.shown
+        pairs = [(shown.key, shown.certificate)]
+        return grpc.ssl_server_certificate_configuration(pairs, shown.client_ca)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configured(),
+        configured,
+        require_client_authentication=certificates.files.client_ca is not None,
+    )
 
 
 def _handlers(calls: Calls) -> dict[str, Any]:

@@ -63,6 +63,8 @@ ROOMS: Mapping[str, Room] = {
     "gateway.exec_bound": _room("becomes a program that dies with its parent"),
     "gateway.allocator": _room("memory that a request gave back, kept for the next one"),
     "gateway.descriptors": _room("how many files may be open, and so how many connections"),
+    "gateway.listener": _room("the socket that the gateway listens on"),
+    "gateway.tls": _room("certificates, read again when their files change"),
     "gateway.access": _room("keys and roles: who may ask for what"),
     "gateway.store": _room("the database"),
     "gateway.telemetry": _room("logs, metrics, traces"),
@@ -115,16 +117,17 @@ ROOMS: Mapping[str, Room] = {
     ),
     "gateway.api": _room(
         "HTTP only; the one table from errors to statuses",
-        "access converter full_disk inference metrics registry rollouts services store telemetry",
+        "access converter full_disk inference metrics registry rollouts services store telemetry"
+        " tls",
     ),
     "gateway.grpc_api": _room(
         "gRPC only; the table from errors to its statuses",
-        "access inference registry services store telemetry",
+        "access inference registry services store telemetry tls",
     ),
     "gateway.app": _room("makes the app", "api control_plane services telemetry"),
     "gateway.server": _room(
         "uvicorn, on our socket and our signals; gRPC beside it",
-        "allocator api descriptors grpc_api services",
+        "allocator api descriptors grpc_api services tls",
     ),
     "gateway.workers.wire": _room("what the parent and a worker say, and how", "store triton"),
     "gateway.workers.parent": _room(
@@ -137,8 +140,8 @@ ROOMS: Mapping[str, Room] = {
     ),
     "gateway.cli": _room(
         "the command line",
-        "access_opening allocator app control_plane converter demo descriptors grpc_api server"
-        " store telemetry triton tuning workers",
+        "access_opening allocator app control_plane converter demo descriptors grpc_api listener"
+        " server store telemetry tls triton tuning workers",
     ),
     "gateway.__main__": _room("`python -m gateway`", "cli"),
     "tools": _room("the converter's command; training of the demo", "converter demo"),

@@ -11,10 +11,11 @@ from gateway.api.connection.framing import BadRequest, Head
 
 
 class Endpoints(NamedTuple):
-    """The two ends of a connection, as ASGI names them."""
+    """The two ends of a connection and what is spoken between them, as ASGI names it."""
 
     server: tuple[str, int | None] | None
     client: tuple[str, int] | None
+    scheme: str
 
 
 def asgi_scope(head: Head, ends: Endpoints, config: Config, state: dict[str, Any]) -> Scope:
@@ -36,7 +37,7 @@ def asgi_scope(head: Head, ends: Endpoints, config: Config, state: dict[str, Any
         "http_version": head.version,
         "server": ends.server,
         "client": ends.client,
-        "scheme": "http",
+        "scheme": ends.scheme,
         "method": head.method.decode(),
         "root_path": config.root_path,
         "path": config.root_path + (unquote(path) if "%" in path else path),

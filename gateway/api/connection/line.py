@@ -44,7 +44,11 @@ class Line(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._flow = Flow(self._transport)
         self._read_by_s = self._loop.time() + self.keeper.limits.head_s
-        self._ends = Endpoints(get_local_addr(self._transport), get_remote_addr(self._transport))
+        self._ends = Endpoints(
+            get_local_addr(self._transport),
+            get_remote_addr(self._transport),
+            "http" if transport.get_extra_info("sslcontext") is None else "https",
+        )
         connections = cast("set[Line]", self._server_state.connections)
         if not self.keeper.make_place(connections):
             self._find_no_place()

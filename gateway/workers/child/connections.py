@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from gateway.workers.wire.channel import Channel
 from gateway.workers.wire.handover import HandoverReceiver
@@ -33,10 +34,15 @@ class HandedConnections:
         """How many were taken since the start."""
         return self._receiver.taken
 
-    def open(self, protocol: Callable[[], asyncio.Protocol], count: Callable[[], int]) -> None:
+    def open(
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        count: Callable[[], int],
+        encryption: Mapping[str, Any],
+    ) -> None:
         """Take connections from now on, and tell the parent so."""
         self._count = count
-        self._receiver.open(protocol)
+        self._receiver.open(protocol, encryption)
         self._parent.tell(Serving())
 
     def close(self) -> None:

@@ -10,8 +10,11 @@ Source: unix(7), SCM_RIGHTS; a sequenced packet is one connection, or one confir
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import structlog
 
@@ -78,16 +81,22 @@ class HandoverReceiver:
         self.taken = 0
         """Connections taken since the start."""
 
-    def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
-        """Serve every connection that comes with a protocol of its own."""
-        asyncio.get_running_loop().add_reader(self._far, self._take, protocol)
+    def open(
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        encryption: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Serve every connection that comes with a protocol of its own, and with TLS if told so."""
+        asyncio.get_running_loop().add_reader(self._far, self._take, protocol, encryption)
 
     def close(self) -> None:
         """Take no more."""
         asyncio.get_running_loop().remove_reader(self._far)
         self._far.close()
 
-    def _take(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+    def _take(
+        self, protocol: Callable[[], asyncio.Protocol], encryption: Mapping[str, Any]
+    ) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -102,15 +111,22 @@ class HandoverReceiver:
                 connection = socket.socket(fileno=descriptor)
                 connection.setblocking(False)
                 self.taken += 1
-                self._opening.start(_serve(connection, protocol))
+                self._opening.start(_serve(connection, protocol, encryption))
             with contextlib.suppress(OSError):
                 self._far.send(_TAKEN)
 
 
-async def _serve(connection: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+async def _serve(
+    connection: socket.socket,
+    protocol: Callable[[], asyncio.Protocol],
+    encryption: Mapping[str, Any],
+) -> None:
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection, **encryption)
+    except ssl.SSLError:
+        # A client that speaks no TLS, or has no certificate. Whoever likes can make many of these.
+        connection.close()
     except OSError as error:
         connection.close()
         log.info("connection_lost", reason=str(error))
