@@ -168,7 +168,7 @@ _NONSENSE: tuple[Any, ...] = (
     {"outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}]},
     {"outputs": [{"name": "y", "datatype": "FP32", "shape": ["a"]}]},
     {"outputs": [{"name": "y", "datatype": "FP32", "shape": [2**63]}]},
-    {"outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [0.5]}]},
+    {"outputs": [{"name": "y", "datatype": "FP32", "shape": [2], "data": [0.5]}]},
 )
 _SCORES = ("y", "FP32", np.zeros((1, 3), np.float32))
 
@@ -195,6 +195,14 @@ def test_what_is_no_answer_is_refused(headers: dict[str, str], body: bytes) -> N
     """No such output, no numbers, sizes that contradict, nonsense: AnswerInvalid."""
     with pytest.raises(AnswerInvalid):
         decode_answer(headers, body, "y")
+
+
+def test_values_that_stand_in_the_json_are_read() -> None:
+    """A server may answer without the binary extension: its `data` is the output's values."""
+    output = {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 0.25]}
+    values = decode_answer({}, orjson.dumps({"outputs": [output]}), "y")
+    assert values.dtype == np.dtype(np.float32)
+    assert values.tolist() == [[0.5, 0.25]]
 
 
 _JSON = st.recursive(
