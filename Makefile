@@ -43,8 +43,9 @@ $(INSTALLED): $(RUNS) requirements/dev.txt
 run: $(RUNS) ## Serve on http://127.0.0.1:3000 with the demo model
 	@if [ -t 0 ]; then set -m; fi; $(BIN)/python -m gateway serve --demo; exit $$?
 
-test: setup ## Run every test
-	$(BIN)/python -m pytest
+test: setup ## Run every test: first what needs no server, side by side
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/architecture
+	$(BIN)/python -m pytest tests/contract tests/integration tests/faults
 
 test-unit: setup ## Run what needs no server: under a minute
 	$(BIN)/python -m pytest -n auto -m "not slow and not postgres" tests/unit tests/architecture

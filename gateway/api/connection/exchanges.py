@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from starlette.types import Scope
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -58,6 +59,27 @@ class PlainExchange:
         self.response_complete = False
 
 
+class AppCycle(RequestResponseCycle):
+    """
+    uvicorn's cycle, which says `Connection: close` where much of the body will not be read.
+
+    Attributes:
+        is_last: Whether the connection will end behind the answer.
+    """
+
+    is_last: Callable[[], bool] = staticmethod(lambda: False)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a part of the answer."""
+        last = not self.response_started and self.keep_alive and self.is_last()
+        if last:
+            self.keep_alive = False
+        await super().send(message)
+        if last:
+            # uvicorn would close it behind the answer, and what is on its way would reset it.
+            self.keep_alive = True
+
+
 def app_cycle(
     scope: Scope,
     head: Head,
@@ -67,9 +89,10 @@ def app_cycle(
     default_headers: list[tuple[bytes, bytes]],
     keep_alive: bool,
     on_response: Callable[[], None],
-) -> RequestResponseCycle:
+    is_last: Callable[[], bool],
+) -> AppCycle:
     """Make uvicorn's cycle for a request that the app answers."""
-    return RequestResponseCycle(
+    cycle = AppCycle(
         scope=scope,  # type: ignore[arg-type]  # a plain dict
         transport=transport,
         flow=flow,
@@ -82,3 +105,5 @@ def app_cycle(
         keep_alive=keep_alive,
         on_response=on_response,
     )
+    cycle.is_last = is_last
+    return cycle

@@ -198,6 +198,7 @@ class Connection(Line):
             default_headers=self._server_state.default_headers,
             keep_alive=head.keep_alive and not self.keeper.draining,
             on_response=self._answered,
+            is_last=lambda: self._framing.left_bytes > _FORGOTTEN_BYTES,
         )
         self._exchange = cycle
         self._streams = self.runs.streams(head)
@@ -238,7 +239,6 @@ class Connection(Line):
         if self._framing.ended:
             self._go_on()
         elif self._framing.left_bytes > _FORGOTTEN_BYTES:
-            # Much of a body is still to come that nobody wants.
             self._end(None, more_to_come=True)
         else:
             self._flow.resume_reading()
