@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from gateway.background import run_in_background
+from gateway.background.tasks import run_in_background
 from gateway.demo import DEMO_MODEL, publish_demo
 from gateway.peers import NoPeers, Peers
 from gateway.registry.adoption import adopt_repository

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from gateway.access.keyring import Keyring
-from gateway.access_opening import open_keyring, warn_while_open
-from gateway.background import run_in_background
+from gateway.access.opening import open_keyring, warn_while_open
+from gateway.background.tasks import run_in_background
 from gateway.control_plane import Control, ControlPlane
 from gateway.metrics.metrics import Metrics, open_metrics
 from gateway.registry.adoption import REPOSITORY

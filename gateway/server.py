@@ -18,14 +18,14 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from gateway.allocator import leave_what_stays
 from gateway.api.connection.fast_run import FastRuns
 from gateway.api.connection.keeper import ConnectionLimits, Keeper, Kept
 from gateway.api.connection.protocol import http_protocol
-from gateway.descriptors import room_for_connections
 from gateway.grpc_api.server import serving_grpc
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.system.allocator import leave_what_stays
+from gateway.system.descriptors import room_for_connections
 from gateway.tls import Certificates, ServerContext, following, read_certificates
 
 log = structlog.get_logger(__name__)

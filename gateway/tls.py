@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from gateway.background import run_in_background
+from gateway.background.tasks import run_in_background
 from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)

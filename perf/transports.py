@@ -31,11 +31,11 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from gateway.allocator import keep_large_buffers
 from gateway.converter.model_config import ConfigOptions, parse, to_json
 from gateway.converter.placement import usable_cores
 from gateway.converter.publish import publish_version
 from gateway.inference.images.decoding import ImageLimits, decode_image, jpeg_size
+from gateway.system.allocator import keep_large_buffers
 from gateway.triton.client import TritonClient
 from gateway.triton.embedded import EmbeddedListener, EmbeddedOptions, EmbeddedTriton
 from gateway.triton.endpoint import TritonEndpoint

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gateway.access.models import matches
 from gateway.access.roles import Role
-from gateway.access_errors import Forbidden, Unauthenticated
+from gateway.errors import Forbidden, Unauthenticated
 
 
 @dataclass(frozen=True, slots=True)

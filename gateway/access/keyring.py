@@ -17,7 +17,7 @@ import structlog
 from gateway.access.callers import ANYBODY, NOBODY, Caller, Limits
 from gateway.access.keys import LONGEST_KEY, Pepper, id_of
 from gateway.access.roles import Role
-from gateway.access_errors import Unauthenticated
+from gateway.errors import Unauthenticated
 
 log = structlog.get_logger(__name__)
 

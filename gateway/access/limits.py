@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from gateway.access.callers import Caller
-from gateway.access_errors import RateLimited
+from gateway.errors import RateLimited
 
 
 class Allowance(NamedTuple):

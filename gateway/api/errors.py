@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gateway import access_errors, errors
+from gateway import errors
 from gateway.api.request_ids import request_id_of
 from gateway.telemetry.observation import observation_of
 
@@ -28,10 +28,10 @@ STATUS_OF: Mapping[type[errors.GatewayError], int] = {
     errors.BatchTooLarge: 413,
     errors.NotFound: 404,
     errors.Conflict: 409,
-    access_errors.Unauthenticated: 401,
-    access_errors.Forbidden: 403,
-    access_errors.HostRefused: 421,
-    access_errors.MediaTypeUnsupported: 415,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.HostRefused: 421,
+    errors.MediaTypeUnsupported: 415,
     errors.Overloaded: 429,
     errors.Unavailable: 503,
     errors.StoreFull: 507,

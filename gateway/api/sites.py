@@ -16,7 +16,7 @@ import re
 import socket
 from collections.abc import Iterable, Sequence
 
-from gateway.access_errors import CrossSite, HostRefused, MediaTypeUnsupported
+from gateway.errors import CrossSite, HostRefused, MediaTypeUnsupported
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, and values."""

@@ -11,8 +11,7 @@ import structlog
 import uvloop
 from rich.console import Console
 
-from gateway.access_opening import NotSafe
-from gateway.allocator import keep_large_buffers
+from gateway.access.opening import NotSafe
 from gateway.app import create_app
 from gateway.cli.configured import fail, read_settings
 from gateway.cli.doctor import examine, show
@@ -20,12 +19,13 @@ from gateway.cli.settings_table import settings_table
 from gateway.cli.setup_triton import ensure_triton
 from gateway.control_plane import LocalControlPlane
 from gateway.demo import DEMO_MODEL, SAMPLE
-from gateway.descriptors import raise_limit
 from gateway.errors import StoreUnavailable
 from gateway.grpc_api.server import GrpcPortTaken, reserve_port
 from gateway.listener import PortTaken, bind
 from gateway.server import serve
 from gateway.settings import Settings
+from gateway.system.allocator import keep_large_buffers
+from gateway.system.descriptors import raise_limit
 from gateway.telemetry.logging import configure_logging
 from gateway.telemetry.tracing import TracingUnavailable, require_tracing
 from gateway.tls import TlsUnusable, read_certificates

@@ -8,7 +8,7 @@ from gateway.settings import Settings
 _HEAD = """# Settings
 
 Each setting is an environment variable or a line of a `.env` file in the working directory. This
-table is made from `gateway/settings.py` by `gateway settings`.
+table is made from `gateway/settings/` by `gateway settings`.
 
 | setting | default | what it is |
 | --- | --- | --- |

@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 
 from gateway.access.headers import shown_key
-from gateway.access_errors import Unauthenticated
 from gateway.errors import GatewayError
+from gateway.errors.access import Unauthenticated
 from gateway.grpc_api.calls import headers_of
 from gateway.grpc_api.health_messages import (
     NOT_SERVING,

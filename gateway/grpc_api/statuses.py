@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from grpc import StatusCode
 
-from gateway import access_errors, errors
+from gateway import errors
 
 STATUS_OF: Mapping[type[errors.GatewayError], StatusCode] = {
     errors.RequestError: StatusCode.INVALID_ARGUMENT,
@@ -18,8 +18,8 @@ STATUS_OF: Mapping[type[errors.GatewayError], StatusCode] = {
     errors.Conflict: StatusCode.FAILED_PRECONDITION,
     # Triton says so of a model that is there and not loaded.
     errors.ModelNotLoaded: StatusCode.NOT_FOUND,
-    access_errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
-    access_errors.Forbidden: StatusCode.PERMISSION_DENIED,
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
+    errors.Forbidden: StatusCode.PERMISSION_DENIED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.UpstreamFailed: StatusCode.INTERNAL,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from gateway.background import Work
+from gateway.background.tasks import Work
 from gateway.metrics.gauges import StateCollector, lost_requests
 from gateway.metrics.presence import Presence
 from gateway.metrics.rollout_states import RolloutStates

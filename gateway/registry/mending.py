@@ -10,15 +10,15 @@ from typing import Any
 
 import structlog
 
-from gateway.child_process import run_child
 from gateway.converter.errors import ToolError
 from gateway.converter.mend import mend_version
 from gateway.errors import ArtifactCorrupt
-from gateway.full_disk import exit_if_full
-from gateway.processes import die_with_parent
 from gateway.registry.identity import kept_beside, record_digest
 from gateway.registry.refusals import refusal_of
 from gateway.registry.versions import ModelVersion
+from gateway.system.child_process import run_child
+from gateway.system.full_disk import exit_if_full
+from gateway.system.processes import die_with_parent
 
 log = structlog.get_logger(__name__)
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.child_process import run_child
 from gateway.converter.errors import ToolError
 from gateway.converter.model_config import ConfigOptions, placement_for_machine
 from gateway.converter.publish import publish_version
 from gateway.converter.signature import ModelSignature
 from gateway.converter.uint8_input import InputPolicy
 from gateway.errors import GatewayError
-from gateway.full_disk import exit_if_full
-from gateway.processes import die_with_parent
 from gateway.registry.refusals import refusal_of
+from gateway.system.child_process import run_child
+from gateway.system.full_disk import exit_if_full
+from gateway.system.processes import die_with_parent
 
 _MODULE = "gateway.registry.publishing"
 _RESULT_FILE = "published.json"

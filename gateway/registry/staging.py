@@ -21,8 +21,8 @@ import structlog
 
 from gateway.converter.repository_writer import STAGING, write_errors
 from gateway.errors import RepositoryReadOnly
-from gateway.full_disk import storage_full
 from gateway.registry.refusals import as_refusals
+from gateway.system.full_disk import storage_full
 
 log = structlog.get_logger(__name__)
 

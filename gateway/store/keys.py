@@ -11,7 +11,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.access_errors import KeyExists, KeyNotFound, LastAdminKey
+from gateway.errors import KeyExists, KeyNotFound, LastAdminKey
 from gateway.store.access_tables import KeyRow
 from gateway.store.changes import record_change
 from gateway.store.database import Database

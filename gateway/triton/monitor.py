@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from gateway.background import TaskSet
+from gateway.background.tasks import TaskSet
 from gateway.triton.client import TritonClient
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.errors import (

@@ -42,13 +42,9 @@ def _full(name: str) -> str:
 
 COMMON = frozenset(
     {
-        "gateway.access_errors",
-        "gateway.backoff",
         "gateway.background",
-        "gateway.connection_settings",
         "gateway.errors",
         "gateway.peers",
-        "gateway.processes",
         "gateway.settings",
     }
 )
@@ -58,23 +54,20 @@ COMMON = frozenset(
 ROOMS: Mapping[str, Room] = {
     "gateway.converter": _room("ONNX files in, a model repository out"),
     "gateway.demo": _room("the demo's model, and what is asked of it", "converter"),
-    "gateway.full_disk": _room("what a full disk means, here and in child processes", "converter"),
-    "gateway.child_process": _room("a module of ours in a process of its own", "full_disk"),
-    "gateway.exec_bound": _room("becomes a program that dies with its parent"),
-    "gateway.allocator": _room("memory that a request gave back, kept for the next one"),
-    "gateway.descriptors": _room("how many files may be open, and so how many connections"),
+    "gateway.system": _room(
+        "what the operating system gives: child processes, descriptors, memory, disks", "converter"
+    ),
     "gateway.listener": _room("the socket that the gateway listens on"),
     "gateway.tls": _room("certificates, read again when their files change"),
-    "gateway.access": _room("keys and roles: who may ask for what"),
     "gateway.store": _room("the database"),
     "gateway.telemetry": _room("logs, metrics, traces"),
-    "gateway.triton": _room("one Triton, several, and the embedded one"),
+    "gateway.triton": _room("one Triton, several, and the embedded one", "system"),
     "gateway.preprocessing": _room(
         "how an image becomes an input, by a version's record", "converter"
     ),
     "gateway.registry": _room(
         "what is registered; load and unload",
-        "child_process converter full_disk preprocessing store triton",
+        "converter preprocessing store system triton",
     ),
     "gateway.rollouts.stored": _room("dataclasses as JSON documents, and back"),
     "gateway.rollouts.statistics": _room(
@@ -89,7 +82,7 @@ ROOMS: Mapping[str, Room] = {
     ),
     "gateway.rollouts.control": _room(
         "what moves a rollout on, and people's commands",
-        "full_disk registry rollouts.live rollouts.state rollouts.statistics store",
+        "registry rollouts.live rollouts.state rollouts.statistics store system",
     ),
     "gateway.metrics": _room(
         "requests counted, stored by the minute, asked for", "registry store telemetry triton"
@@ -102,14 +95,14 @@ ROOMS: Mapping[str, Room] = {
         "a model's configuration, searched by measuring; its rules are pure",
         "converter inference preprocessing registry store triton",
     ),
-    "gateway.access_opening": _room("opens the keys", "access registry store"),
+    "gateway.access": _room("keys and roles: who may ask for what", "registry store"),
     "gateway.control_plane": _room(
         "wires what loads models, in a single process and in the parent",
         "demo registry telemetry triton",
     ),
     "gateway.core": _room(
         "wires what every process opens",
-        "access access_opening control_plane metrics registry store triton",
+        "access control_plane metrics registry store triton",
     ),
     "gateway.services": _room(
         "wires what answers requests; what the faces call",
@@ -117,8 +110,7 @@ ROOMS: Mapping[str, Room] = {
     ),
     "gateway.api": _room(
         "HTTP only; the one table from errors to statuses",
-        "access converter full_disk inference metrics registry rollouts services store telemetry"
-        " tls",
+        "access converter inference metrics registry rollouts services store system telemetry tls",
     ),
     "gateway.grpc_api": _room(
         "gRPC only; the table from errors to its statuses",
@@ -127,12 +119,12 @@ ROOMS: Mapping[str, Room] = {
     "gateway.app": _room("makes the app", "api control_plane services telemetry"),
     "gateway.server": _room(
         "uvicorn, on our socket and our signals; gRPC beside it",
-        "allocator api descriptors grpc_api services tls",
+        "api grpc_api services system tls",
     ),
     "gateway.workers.wire": _room("what the parent and a worker say, and how", "store triton"),
     "gateway.workers.parent": _room(
         "starts the workers, hands them connections, loads for them",
-        "control_plane core metrics registry store triton workers.wire",
+        "control_plane core metrics registry store system triton workers.wire",
     ),
     "gateway.workers.child": _room(
         "a worker: a gateway that asks its parent to load",
@@ -140,8 +132,8 @@ ROOMS: Mapping[str, Room] = {
     ),
     "gateway.cli": _room(
         "the command line",
-        "access_opening allocator app control_plane converter demo descriptors grpc_api listener"
-        " server store telemetry tls triton tuning workers",
+        "access app control_plane converter demo grpc_api listener"
+        " server store system telemetry tls triton tuning workers",
     ),
     "gateway.__main__": _room("`python -m gateway`", "cli"),
     "tools": _room("the converter's command; training of the demo", "converter demo"),
@@ -151,7 +143,7 @@ ROOMS: Mapping[str, Room] = {
     ),
     "perf": _room(
         "measurements",
-        "testbed allocator converter demo inference metrics rollouts store telemetry triton",
+        "testbed converter demo inference metrics rollouts store system telemetry triton",
     ),
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gateway.backoff import restart_delay_s
+from gateway.background.backoff import restart_delay_s
 from gateway.triton.embedded import AlreadyRunning, EmbeddedOptions, EmbeddedTriton, Ports
 from gateway.triton.embedded.layout import shm_prefix
 from gateway.triton.embedded.orphans import SHARED_MEMORY

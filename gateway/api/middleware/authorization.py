@@ -19,14 +19,13 @@ from gateway.access.headers import shown_key
 from gateway.access.keyring import Keyring
 from gateway.access.limits import RateLimits
 from gateway.access.roles import Role
-from gateway.access_errors import Forbidden, Unauthenticated
 from gateway.api.callers import limit_headers
 from gateway.api.errors import gateway_error
 from gateway.api.middleware.shell import HttpMiddleware, before_head
 from gateway.api.request_ids import request_id_of
 from gateway.api.rules import Found, Named, Rule, Rulebook
 from gateway.api.sites import Sites
-from gateway.errors import GatewayError, NotFound
+from gateway.errors import Forbidden, GatewayError, NotFound, Unauthenticated
 from gateway.services import Services
 from gateway.store.audit import ORIGIN, Origin
 

@@ -11,11 +11,10 @@ from pydantic import BaseModel, Field
 from gateway.access.keys import new_key
 from gateway.access.models import check_patterns
 from gateway.access.roles import Role
-from gateway.access_errors import KeyInvalid
 from gateway.api.callers import Actor
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.parameters import error_responses
-from gateway.errors import MetricsQueryInvalid
+from gateway.errors import KeyInvalid, MetricsQueryInvalid
 from gateway.metrics.times import read_length_s, read_moment_s
 from gateway.store.access_tables import KeyRow
 from gateway.store.keys import KeyRecord

@@ -18,8 +18,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.errors import BodyTooLarge, UploadInvalid
-from gateway.full_disk import storage_full
 from gateway.registry.upload import Upload
+from gateway.system.full_disk import storage_full
 
 FORM_OVERHEAD_BYTES = 4 << 20
 """What a form may hold beside the model: boundaries and text fields."""

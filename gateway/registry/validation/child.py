@@ -17,8 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gateway.full_disk import exit_if_full
 from gateway.registry.validation.sandbox import Confined, Limits, confine
+from gateway.system.full_disk import exit_if_full
 
 REPORT_FILE = "report.json"
 

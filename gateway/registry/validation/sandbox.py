@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gateway.processes import die_with_parent
 from gateway.registry.validation.landlock import allow_only
 from gateway.registry.validation.seccomp import refuse_calls
+from gateway.system.processes import die_with_parent
 
 _NEW_USER, _NEW_IPC, _NEW_NETWORK = 0x1000_0000, 0x0800_0000, 0x4000_0000
 # Threads count, too; in an own user namespace those of nobody else do.

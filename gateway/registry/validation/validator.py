@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.child_process import Ended, run_child
 from gateway.converter.signature import TensorSignature
-from gateway.full_disk import storage_full
-from gateway.processes import describe_exit
 from gateway.registry.validation.child import REPORT_FILE
 from gateway.registry.validation.report import STAGES, Report, Stage
+from gateway.system.child_process import Ended, run_child
+from gateway.system.full_disk import storage_full
+from gateway.system.processes import describe_exit
 
 _MODULE = "gateway.registry.validation.child"
 _FOLDER = "validation"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import EvaluationSetInvalid
-from gateway.full_disk import storage_full
+from gateway.system.full_disk import storage_full
 
 LABELS = "labels.csv"
 _MAX_IMAGES = 200_000

@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 
-from gateway.background import run_in_background
+from gateway.background.tasks import run_in_background
 from gateway.errors import StoreUnavailable
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry

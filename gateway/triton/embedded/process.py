@@ -13,7 +13,7 @@ from typing import Self
 
 import psutil
 
-from gateway.processes import bound_to_this_process
+from gateway.system.processes import bound_to_this_process
 from gateway.triton.embedded.command import ServerCommand
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from gateway.processes import describe_exit
+from gateway.system.processes import describe_exit
 from gateway.triton.embedded import orphans
 from gateway.triton.embedded.command import ServerCommand, server_command
 from gateway.triton.embedded.errors import AlreadyRunning, StartFailed

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.processes import describe_exit
+from gateway.system.processes import describe_exit
 
 HALTED_S = 0.5
 REPLACED_S = 600.0

@@ -4,7 +4,7 @@ The embedded Triton, kept alive.
 The end of the process is seen at once; a halted or silent server is killed; its stubs are looked at
 five times a second (`stubs.py`). After a death the rest of the group and its shared memory are
 removed and the server is started again, with a growing delay when it keeps dying
-(`gateway/backoff.py`).
+(`gateway/background/backoff.py`).
 
 A new server is empty. What should be loaded is known elsewhere, and `came_up` says when to load it.
 """
@@ -16,9 +16,9 @@ from typing import Any
 
 import structlog
 
-from gateway.background import TaskSet, log_fault
-from gateway.backoff import early_deaths, restart_delay_s
-from gateway.processes import describe_exit
+from gateway.background.backoff import early_deaths, restart_delay_s
+from gateway.background.tasks import TaskSet, log_fault
+from gateway.system.processes import describe_exit
 from gateway.triton.embedded.errors import StartFailed
 from gateway.triton.embedded.liveness import open_probe
 from gateway.triton.embedded.options import EmbeddedListener, EmbeddedOptions, Unheard

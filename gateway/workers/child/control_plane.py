@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
 
-from gateway.background import run_in_background
+from gateway.background.tasks import run_in_background
 from gateway.control_plane import Control, bytes_to_share
 from gateway.peers import Peers
 from gateway.registry.desired import follow_names

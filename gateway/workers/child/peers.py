@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import Metric
 
-from gateway.background import log_fault
+from gateway.background.tasks import log_fault
 from gateway.errors import ChannelClosed
 from gateway.peers import AnswerGiven, Counts
 from gateway.workers.wire.channel import Channel

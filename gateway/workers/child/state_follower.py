@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from gateway.background import log_fault, run_in_background
+from gateway.background.tasks import log_fault, run_in_background
 from gateway.errors import StoreUnavailable
 from gateway.registry.registry import Registry
 from gateway.registry.versions import Catalog

@@ -7,7 +7,7 @@ from functools import partial
 
 from prometheus_client.core import Metric
 
-from gateway.background import TaskSet
+from gateway.background.tasks import TaskSet
 from gateway.core import Core
 from gateway.errors import StoreUnavailable
 from gateway.peers import AnswerGiven

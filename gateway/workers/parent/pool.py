@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 
 import structlog
 
-from gateway.background import log_fault
-from gateway.backoff import early_deaths, restart_delay_s
+from gateway.background.backoff import early_deaths, restart_delay_s
+from gateway.background.tasks import log_fault
 from gateway.errors import GatewayError
-from gateway.processes import bound_to_this_process, describe_exit
+from gateway.system.processes import bound_to_this_process, describe_exit
 from gateway.workers.parent.worker import Worker
 from gateway.workers.wire.channel import Channel
 from gateway.workers.wire.handover import Handover

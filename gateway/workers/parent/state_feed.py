@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from gateway.background import log_fault
+from gateway.background.tasks import log_fault
 from gateway.registry.versions import Catalog
 from gateway.triton.embedded.replica import EmbeddedReplica, TritonListener
 from gateway.triton.endpoint import TritonEndpoint

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from gateway.background import TaskSet, log_fault
+from gateway.background.tasks import TaskSet, log_fault
 from gateway.errors import ChannelClosed, GatewayError
 from gateway.workers.wire.codec import Answered, Asked, Failed, Frame, Sent, decode, encode
 from gateway.workers.wire.messages import Call, Notice

@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from gateway.background import TaskSet
+from gateway.background.tasks import TaskSet
 
 log = structlog.get_logger(__name__)
 

@@ -18,7 +18,7 @@ from gateway.access.keys import Pepper, id_of, new_key
 from gateway.access.models import check_patterns, matches
 from gateway.access.roles import Role
 from gateway.access.secret_file import kept_secret
-from gateway.access_errors import Forbidden, Unauthenticated
+from gateway.errors import Forbidden, Unauthenticated
 
 PEPPER = Pepper(b"p" * 32)
 NOW_S = 1_000_000.0

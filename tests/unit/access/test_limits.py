@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gateway.access.callers import ANYBODY, Caller, Limits
 from gateway.access.limits import RateLimits
 from gateway.access.roles import Role
-from gateway.access_errors import RateLimited
+from gateway.errors import RateLimited
 
 
 def limited(rate_per_s: float | None, name: str = "id", in_flight: int | None = None) -> Caller:

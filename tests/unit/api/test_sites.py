@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.access_errors import CrossSite, HostRefused, MediaTypeUnsupported
 from gateway.api.sites import Sites
+from gateway.errors import CrossSite, HostRefused, MediaTypeUnsupported
 
 CHANGES = ("POST", "PUT", "DELETE", "PATCH")
 SITES = Sites(["gateway.example.com", "*.models.test"], ["https://app.example.com"], "10.0.0.7")

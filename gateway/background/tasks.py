@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from gateway.backoff import early_deaths, restart_delay_s
+from gateway.background.backoff import early_deaths, restart_delay_s
 
 log = structlog.get_logger(__name__)
 

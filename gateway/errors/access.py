@@ -1,6 +1,9 @@
-"""Errors about keys and callers: a part of the tree in `errors.py`. They know no HTTP, either."""
+"""About keys and callers: who may ask, and how often."""
 
-from gateway.errors import Conflict, GatewayError, NotFound, Overloaded, RequestError
+from gateway.errors.base import GatewayError
+from gateway.errors.request import RequestError
+from gateway.errors.service import Overloaded
+from gateway.errors.state import Conflict, NotFound
 
 
 class KeyInvalid(RequestError):

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.backoff import early_deaths, restart_delay_s
+from gateway.background.backoff import early_deaths, restart_delay_s
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import contextlib
 
 from structlog.testing import capture_logs
 
-from gateway.background import TaskSet, run_in_background
+from gateway.background.tasks import TaskSet, run_in_background
 
 
 async def test_work_that_fails_is_begun_anew() -> None:

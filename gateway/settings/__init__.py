@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from gateway.connection_settings import ConnectionSettings
+from gateway.settings.connections import ConnectionSettings
 
 
 def _cores() -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import StorageFull
-from gateway.full_disk import NO_SPACE_EXIT, storage_full
+from gateway.system.full_disk import NO_SPACE_EXIT, storage_full
 
 _LOG_FILE = "log.txt"
 _LOG_TAIL_BYTES = 8192

@@ -1,0 +1,1 @@
+"""What the operating system gives: child processes, file descriptors, memory, disks."""
