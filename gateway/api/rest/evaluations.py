@@ -1,16 +1,18 @@
 """Evaluation sets: labelled images that each version of a model is measured on."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from gateway.api.rest.dependencies import ServicesOf
+from gateway.api.rest.evidence_schemas import ComparisonResponse, EvaluationDetails
 from gateway.api.rest.parameters import PathName, error_responses
 from gateway.errors import VersionInvalid
 from gateway.inference.pinned import read_version
-from gateway.store.rollout_tables import EvaluationSetRow
+from gateway.rollouts.statistics.evaluation import Evaluation, evaluate
+from gateway.store.rollout_tables import EvaluationRow, EvaluationSetRow
 
 router = APIRouter(prefix="/api/v1/models", tags=["evaluation"])
 
@@ -40,11 +42,11 @@ class EvaluationResponse(BaseModel):
     digest: str = Field(description="Of the set.")
     state: str = Field(description="done or failed.")
     error: str | None = Field(description="Why it could not be evaluated.")
-    evaluation: dict[str, Any] | None = Field(
+    evaluation: EvaluationDetails | None = Field(
         description="Accuracy with its interval, recall by class, confusion matrix without its "
         "zeros (`[true class, answer, how often]`), calibration."
     )
-    comparison: dict[str, Any] | None = Field(
+    comparison: ComparisonResponse | None = Field(
         description="With the champion on the same images: McNemar's test, the difference with its "
         "interval, and whether a rollout may begin."
     )
@@ -96,9 +98,22 @@ async def show_evaluation(
         digest=row.digest,
         state=row.state,
         error=row.error,
-        evaluation=row.evaluation,
-        comparison=comparison,
+        evaluation=_details(row),
+        comparison=None if comparison is None else ComparisonResponse.model_validate(comparison),
     )
+
+
+def _details(row: EvaluationRow) -> EvaluationDetails | None:
+    """Show what is stored; of a document that another release wrote, what its answers say."""
+    if row.evaluation is None:
+        return None
+    try:
+        found = Evaluation.from_json(row.evaluation)
+    except ValidationError:
+        if row.labels is None or row.answers is None:
+            return None
+        found = evaluate(row.labels, row.answers)
+    return EvaluationDetails.model_validate(found)
 
 
 def _set(row: EvaluationSetRow) -> EvaluationSetResponse:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.rest.evidence_schemas import ComparisonResponse, VerdictResponse
 from gateway.errors import RolloutInvalid
 from gateway.rollouts.state import plan as bounds
 from gateway.rollouts.state.plan import LabelKind, Labels, Plan, Stage
@@ -124,7 +125,7 @@ class RolloutResponse(BaseModel):
     step: int = Field(description="Which step of it, from 0.")
     samples: int = Field(description="Requests of the challenger in the last check.")
     reason: str = Field(description="Why it is in its phase.")
-    verdicts: list[dict[str, Any]] = Field(description="The last twenty, with their numbers.")
+    verdicts: list[VerdictResponse] = Field(description="The last twenty, with their numbers.")
     failed_checks: int = Field(description="Checks that failed so far.")
     due_at: datetime | None = Field(
         description="When the step is due to be decided at the rate seen, UTC; null if it is "
@@ -136,7 +137,7 @@ class RolloutResponse(BaseModel):
     warnings: list[str] = Field(
         description="What to know before it goes on, for example that nothing measures answers."
     )
-    gate: dict[str, Any] | None = Field(
+    gate: ComparisonResponse | None = Field(
         description="What the evaluation set said of the two versions; null without one."
     )
     created_by: str = Field(description="Who began it.")

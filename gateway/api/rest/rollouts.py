@@ -1,7 +1,7 @@
 """Rollouts: replace a champion on evidence."""
 
 import io
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from PIL import Image
@@ -9,6 +9,7 @@ from PIL import Image
 from gateway.api.callers import Actor
 from gateway.api.rest import feedback
 from gateway.api.rest.dependencies import ServicesOf
+from gateway.api.rest.evidence_schemas import VerdictResponse
 from gateway.api.rest.parameters import PathName, error_responses
 from gateway.api.rest.rollout_answers import response_of, utc
 from gateway.api.rest.rollout_schemas import (
@@ -47,7 +48,7 @@ async def create_rollout(
     """Load a version and begin to try it. It gets traffic only once it is loaded everywhere."""
     plan = plan_or_invalid(lambda: plan_of(body))
     row = await services.rollouts.create(name, body.version, plan, gated=body.gate, actor=actor)
-    return RolloutResponse(**response_of(row))
+    return response_of(row)
 
 
 @router.get(
@@ -58,7 +59,7 @@ async def list_rollouts_of_model(
 ) -> list[RolloutResponse]:
     """Show the rollouts of a model, the newest first."""
     rows = await services.rollouts.history(name, limit=limit, before=before)
-    return [RolloutResponse(**response_of(row)) for row in rows]
+    return [response_of(row) for row in rows]
 
 
 @router.get("/rollouts", summary="All rollouts", responses=error_responses(503))
@@ -67,7 +68,7 @@ async def list_rollouts(
 ) -> list[RolloutResponse]:
     """Show the rollouts of all models, the newest first."""
     rows = await services.rollouts.history(limit=limit, before=before)
-    return [RolloutResponse(**response_of(row)) for row in rows]
+    return [response_of(row) for row in rows]
 
 
 @one.get("", summary="A rollout", responses=error_responses(404, 503))
@@ -80,7 +81,7 @@ async def show_rollout(services: ServicesOf, rollout: PathRollout) -> RolloutDet
     seen = observed.current
     asked = seen.champion_requests + seen.challenger_requests
     return RolloutDetailResponse(
-        **response_of(row),
+        **vars(response_of(row)),
         observations=seen.to_json(),
         share=100 * seen.challenger_requests / asked if asked else None,
         shadow_dropped=observed.dropped,
@@ -93,7 +94,7 @@ async def promote_rollout(
 ) -> RolloutResponse:
     """Promote the challenger now, whatever the evidence. Of two promotions one gets 409."""
     row = await services.rollouts.promote(rollout, actor=actor)
-    return RolloutResponse(**response_of(row))
+    return response_of(row)
 
 
 @one.post("/rollback", summary="Roll back", responses=_COMMAND_ERRORS)
@@ -107,7 +108,7 @@ async def roll_back_rollout(
 ) -> RolloutResponse:
     """Give all traffic to the champion, at once."""
     row = await services.rollouts.roll_back(rollout, reason=reason, actor=actor)
-    return RolloutResponse(**response_of(row))
+    return response_of(row)
 
 
 @one.post("/pause", summary="Pause", responses=_COMMAND_ERRORS)
@@ -116,7 +117,7 @@ async def pause_rollout(
 ) -> RolloutResponse:
     """Hold the current step. It is still judged, and still rolled back if it fails."""
     row = await services.rollouts.pause(rollout, actor=actor)
-    return RolloutResponse(**response_of(row))
+    return response_of(row)
 
 
 @one.post("/resume", summary="Resume", responses=_COMMAND_ERRORS)
@@ -125,7 +126,7 @@ async def resume_rollout(
 ) -> RolloutResponse:
     """Go on after a pause or a wait."""
     row = await services.rollouts.resume(rollout, actor=actor)
-    return RolloutResponse(**response_of(row))
+    return response_of(row)
 
 
 @one.post("/skip-step", summary="Skip the step", responses=_COMMAND_ERRORS)
@@ -134,7 +135,7 @@ async def skip_rollout_step(
 ) -> RolloutResponse:
     """Go to the next step now, whatever the evidence. The last step is left by promoting."""
     row = await services.rollouts.skip_step(rollout, actor=actor)
-    return RolloutResponse(**response_of(row))
+    return response_of(row)
 
 
 @one.get("/verdicts", summary="Its verdicts", responses=error_responses(404, 503))
@@ -145,13 +146,14 @@ async def show_verdicts(
     before: Annotated[
         int | None, Query(ge=1, description="Only verdicts with a smaller `number`.")
     ] = None,
-) -> list[dict[str, Any]]:
+) -> list[VerdictResponse]:
     """
     Show the newest verdicts of a rollout with all numbers, the oldest of them first. Old ones are
     thinned out.
     """
     await services.rollouts.read(rollout)
-    return await services.rollouts.verdicts(rollout, limit=limit, before=before)
+    found = await services.rollouts.verdicts(rollout, limit=limit, before=before)
+    return [VerdictResponse.model_validate(verdict) for verdict in found]
 
 
 @one.get("/samples", summary="Samples of disagreement", responses=error_responses(404, 503))

@@ -100,11 +100,13 @@ class Rollouts(RolloutReader):
         gate = None
         if gated:
             gate = await self.evaluations.gate(name, champion.version, version, plan)
-        told = await self._feedback.models_with_feedback(within_s=self._feedback_window_s)
+        labelled = name in await self._feedback.models_with_feedback(
+            within_s=self._feedback_window_s
+        )
         rollout = replace(
             rollout,
-            labelled=name in told,
-            warnings=warnings_of(plan, labelled=gate is not None or name in told),
+            labelled=labelled,
+            warnings=warnings_of(plan, labelled=gate is not None or labelled),
         )
         for each in (champion.version, version):
             if each not in model.desired:
@@ -112,7 +114,7 @@ class Rollouts(RolloutReader):
         await self._store.create(
             rollout.to_json(),
             loaded_challenger=version not in model.desired,
-            gate=gate,
+            gate=None if gate is None else gate.to_json(),
             actor=actor,
         )
         await self._registry.refresh()

@@ -41,7 +41,7 @@ from gateway.rollouts.control.evaluation_set import (
     store_file,
 )
 from gateway.rollouts.state.plan import Plan
-from gateway.rollouts.statistics.evaluation import Scored, compare, evaluate, scored
+from gateway.rollouts.statistics.evaluation import Comparison, Scored, compare, evaluate, scored
 from gateway.rollouts.statistics.metrics import Strategy
 from gateway.rollouts.statistics.verdict import Outcome
 from gateway.store.cached_read import CachedRead
@@ -128,7 +128,7 @@ class Evaluations:
             raise EvaluationNotFound(f"Model {name} has no evaluation set.")
         return row
 
-    async def result(self, name: str, version: int) -> tuple[EvaluationRow, dict[str, Any] | None]:
+    async def result(self, name: str, version: int) -> tuple[EvaluationRow, Comparison | None]:
         """
         Read a version's result on the model's set, and how it compares with the champion's.
 
@@ -146,12 +146,12 @@ class Evaluations:
             return row, None
         return row, await asyncio.to_thread(_compare, champion, row)
 
-    async def gate(self, name: str, champion: int, challenger: int, plan: Plan) -> Any:
+    async def gate(
+        self, name: str, champion: int, challenger: int, plan: Plan
+    ) -> Comparison | None:
         """
-        Decide whether a rollout may begin.
-
-        Returns:
-            The comparison that lets it; None if the model has no set.
+        Decide whether a rollout may begin. Return the comparison that lets it; None if the model
+        has no set.
 
         Raises:
             EvaluationPending: A version is still being evaluated.
@@ -175,12 +175,12 @@ class Evaluations:
         compared = await asyncio.to_thread(_compare, results[champion], results[challenger])
         if compared is None:
             return None
-        if compared["outcome"] == Outcome.FAILED:
-            raise EvaluationFailed(compared["sentence"])
+        if compared.outcome is Outcome.FAILED:
+            raise EvaluationFailed(compared.sentence)
         begins_hidden = plan.stages[0].strategy is Strategy.SHADOW
-        if compared["outcome"] == Outcome.INCONCLUSIVE and not begins_hidden:
+        if compared.outcome is Outcome.INCONCLUSIVE and not begins_hidden:
             raise EvaluationFailed(
-                f"{compared['sentence']} Begin with a shadow, which no caller sees."
+                f"{compared.sentence} Begin with a shadow, which no caller sees."
             )
         return compared
 
@@ -291,7 +291,7 @@ async def _ask_patiently(
     return None
 
 
-def _compare(champion: EvaluationRow, challenger: EvaluationRow) -> dict[str, Any] | None:
+def _compare(champion: EvaluationRow, challenger: EvaluationRow) -> Comparison | None:
     if champion.answers is None or challenger.answers is None or challenger.labels is None:
         return None
-    return compare(challenger.labels, champion.answers, challenger.answers).to_json()
+    return compare(challenger.labels, champion.answers, challenger.answers)

@@ -1,6 +1,6 @@
 """What people read of rollouts: their state, verdicts, counts, samples, and feedback."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,10 +12,19 @@ from gateway.rollouts.live.answers import Answers, Judged, Recalled
 from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.state.rollout import Rollout
 from gateway.rollouts.statistics.observations import Observations
+from gateway.rollouts.statistics.verdict import Verdict
 from gateway.store.feedback import FeedbackStore, Sees
 from gateway.store.rollout_evidence import EvidenceStore, Sample
 from gateway.store.rollout_tables import AccuracyRow, RolloutRow
 from gateway.store.rollouts import RolloutStore
+
+
+def _verdict(document: Mapping[str, Any]) -> Verdict | None:
+    """Read a verdict; None if another release wrote it in a way that this one cannot read."""
+    try:
+        return Verdict.from_json(document)
+    except ValidationError:
+        return None
 
 
 class RolloutReader:
@@ -64,9 +73,10 @@ class RolloutReader:
 
     async def verdicts(
         self, rollout_id: str, *, limit: int, before: int | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[Verdict]:
         """Read the newest verdicts before a number, the oldest of them first."""
-        return await self._evidence.verdicts(rollout_id, limit=limit, before=before)
+        documents = await self._evidence.verdicts(rollout_id, limit=limit, before=before)
+        return [each for document in documents if (each := _verdict(document)) is not None]
 
     async def observed(self, row: RolloutRow) -> Observed:
         """Add up what was counted in the current step; nothing of a state that cannot be read."""
