@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -163,9 +164,17 @@ def test_bodies_have_a_budget_of_memory(gateway: GatewayProcess) -> None:
     assert [answer.status for answer in exchange(gateway.url, LAST)] == [200]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/run/m", "/api/v1/register?name=m"])
-def test_a_dripped_body_is_ended(gateway: GatewayProcess, path: str) -> None:
+def test_a_dripped_body_is_ended(gateway: GatewayProcess) -> None:
     """A body below the least rate gets 408, whoever reads it, and frees what it held."""
+    paths = ("/api/v1/run/m", "/api/v1/register?name=m")
+    with ThreadPoolExecutor(len(paths)) as threads:
+        for waited_s, said in threads.map(lambda path: _drip_body(gateway, path), paths):
+            assert 15 < waited_s < 30
+            assert [answer.status for answer in said] == [408]
+
+
+def _drip_body(gateway: GatewayProcess, path: str) -> tuple[float, list[Answer]]:
+    """Send a body byte by byte until the connection ends; see `_ended`."""
     with connect(gateway.url, 60) as connection:
         connection.sendall(_upload(1_000_000, path))
         stop = threading.Event()
@@ -179,11 +188,10 @@ def test_a_dripped_body_is_ended(gateway: GatewayProcess, path: str) -> None:
 
         dripping = threading.Thread(target=drip)
         dripping.start()
-        waited_s, said = _ended(connection)
+        ended = _ended(connection)
         stop.set()
         dripping.join()
-    assert 15 < waited_s < 30
-    assert [answer.status for answer in said] == [408]
+    return ended
 
 
 def test_a_client_that_sends_and_reads_nothing_costs_little(gateway: GatewayProcess) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.converter.model_config import ConfigOptions
+from gateway.converter.placement import Placement
+from gateway.converter.publish import publish_version
 from testbed.gateway_process import running_gateway
 from tests.model_family import classifier_case
 from tests.unit.converter.test_place import DAMAGES
@@ -25,6 +28,22 @@ _ENVIRONMENT = {"TRITON_URLS": "http://127.0.0.1:9"}
 def _model(seed: int) -> bytes:
     case = classifier_case("m", (None, 8, 8, 3), seed=seed)
     return bytes(case.make().SerializeToString())
+
+
+def _publish(folder: Path) -> None:
+    """Lay two versions of each model into the repository, where a gateway finds them."""
+    options = ConfigOptions(placement=Placement(1, 1))
+    for version in (1, 2):
+        source = folder / f"{version}.onnx"
+        source.write_bytes(_model(version))
+        for name in _NAMES.values():
+            publish_version(
+                source,
+                repository=folder / "repository",
+                name=name,
+                version=version,
+                options=options,
+            )
 
 
 def _rows(folder: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -47,11 +66,9 @@ def test_a_damaged_model_is_refused_and_leaves_the_others_alone(tmp_path: Path) 
     next start names the model, also where a crash had left a claim of it or nobody had registered
     it; a sound model goes on.
     """
+    _publish(tmp_path)
     with running_gateway(tmp_path, environment=_ENVIRONMENT) as gateway:
         gateway.register("sound", _model(1))
-        for name in _NAMES.values():
-            gateway.register(name, _model(1))
-            gateway.register(name, _model(2))
         for damage, name in _NAMES.items():
             damaging, code = DAMAGES[damage]
             shutil.copytree(tmp_path / "repository" / name, tmp_path / "repository" / f"new-{name}")
