@@ -43,9 +43,12 @@ $(INSTALLED): $(RUNS) requirements/dev.txt
 run: $(RUNS) ## Serve on http://127.0.0.1:3000 with the demo model
 	@if [ -t 0 ]; then set -m; fi; $(BIN)/python -m gateway serve --demo; exit $$?
 
-test: setup ## Run every test: first what needs no server, side by side
+END_TO_END := tests/contract tests/integration tests/faults
+
+test: setup ## Run every test: side by side what can be, then the rest
 	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/architecture
-	$(BIN)/python -m pytest tests/contract tests/integration tests/faults
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(END_TO_END)
+	$(BIN)/python -m pytest -m alone $(END_TO_END)
 
 test-unit: setup ## Run what needs no server: under a minute
 	$(BIN)/python -m pytest -n auto -m "not slow and not postgres" tests/unit tests/architecture

@@ -18,6 +18,8 @@ import pytest
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.raw_http import Answer, answers, connect, exchange
 
+pytestmark = pytest.mark.alone
+
 NOWHERE = "http://127.0.0.1:9"
 """The discard port of this host: nobody answers there."""
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"

@@ -25,6 +25,8 @@ from gateway.demo import FIRST_VERSION, publish_demo
 from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 _KNOWN_WITHIN_S = 0.1
 _ENVIRONMENT = {"WORKERS": "2", "METRICS_FLUSH_INTERVAL_S": "0.5", "MAX_VALIDATIONS": "1"}
 

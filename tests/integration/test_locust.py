@@ -9,6 +9,8 @@ import pytest
 
 from testbed.gateway_process import GatewayProcess, running_gateway
 
+pytestmark = pytest.mark.alone
+
 _ROOT = Path(__file__).parents[2]
 _FILE = _ROOT / "perf/locustfile.py"
 

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from testbed.gateway_process import GatewayProcess, running_gateway
@@ -15,6 +16,8 @@ from testbed.rollout_load import Load
 from tests.eventually import eventually
 from tests.hostile_models import graph_model
 from tests.integration.test_signature_models import colours
+
+pytestmark = pytest.mark.alone
 
 _JSON = {"Content-Type": "application/json"}
 

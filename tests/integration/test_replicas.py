@@ -17,6 +17,8 @@ from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.eventually import eventually
 from tests.model_family import original_model
 
+pytestmark = pytest.mark.alone
+
 ADMIN_KEY = "shared-by-both"
 
 

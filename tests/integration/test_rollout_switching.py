@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from testbed.gateway_process import running_gateway
 from testbed.rollout_calls import adopt, publish_versions
 from testbed.rollout_family import load
 from testbed.rollout_load import Answered, Reign, illegal
 from testbed.rollout_switching import switch
+
+pytestmark = pytest.mark.alone
 
 
 def test_every_answer_under_two_hundred_callers_is_of_a_version_in_force(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.rollout_calls import WITHIN_S, champion, create, register, register_two, show, until
 from testbed.rollout_family import EASY, colour_model, image_of, load
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:

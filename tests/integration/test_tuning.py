@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from gateway.converter.model_config import parse
 from gateway.demo import SAMPLE, publish_demo
 from gateway.tuning.candidates import FIELDS
 from gateway.tuning.search import LEAST_FINAL_ROUNDS
 from testbed.gateway_process import running_gateway
 from tests.eventually import eventually
+
+pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[2]
 DELAY_S = 0.02
