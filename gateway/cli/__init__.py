@@ -159,7 +159,7 @@ def tune_command(
     from gateway.cli import tuning  # noqa: PLC0415 - see above
 
     tuning.run_tune(
-        tuning.Asked(
+        tuning.TuneOptions(
             name=name,
             version=version,
             objective=objective,

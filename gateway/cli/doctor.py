@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -22,22 +22,12 @@ from gateway.settings import Settings
 from gateway.store.database import open_database
 from gateway.triton.client import TritonClient
 from gateway.triton.discovery import TritonUrlInvalid, parse_triton_url
-from gateway.triton.embedded import EmbeddedOptions, preflight
+from gateway.triton.embedded import EmbeddedOptions, Finding, preflight
 from gateway.triton.errors import TritonError
 
 _SANDBOX = "gateway.registry.validation.sandbox"
 _LEAST_DISK_BYTES = 2 * 1024**3
 _REPLICA_TIMEOUT_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: whether it is well, what was seen, what to do if not."""
-
-    name: str
-    ok: bool
-    detail: str
-    fix: str = ""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -50,10 +40,7 @@ async def examine(settings: Settings) -> list[Finding]:
             data_dir=settings.data_dir.resolve(),
             repository=settings.model_repository.resolve(),
         )
-        findings += [
-            Finding(found.name, found.ok, found.detail, found.fix)
-            for found in preflight(options.data_dir, options.repository)
-        ]
+        findings += preflight(options.data_dir, options.repository)
     return findings
 
 

@@ -30,7 +30,7 @@ _MOST_CALLERS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TuneOptions:
     """What was typed; see `gateway tune --help`."""
 
     name: str
@@ -66,7 +66,7 @@ class Asked:
 
 
 def run_tune(
-    asked: Asked,
+    asked: TuneOptions,
     *,
     model_repository: Path | None,
     write: bool,

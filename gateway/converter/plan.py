@@ -21,7 +21,7 @@ from gateway.converter.onnx_signature import (
     signature_of,
 )
 from gateway.converter.signature import ModelSignature
-from gateway.converter.uint8_input import Decision, InputPolicy, feed_bytes
+from gateway.converter.uint8_input import GraphDecision, InputPolicy, feed_bytes
 
 LABELS_FILE = "labels.txt"
 # A second session holds the weights once more, in each instance: not of models larger than this.
@@ -31,7 +31,7 @@ _ROOM_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PublishingPlan:
     """
     What would be published.
 
@@ -69,7 +69,7 @@ def plan_version(
     options: ConfigOptions,
     policy: InputPolicy,
     labels: Sequence[str] | None = None,
-) -> Plan:
+) -> PublishingPlan:
     """
     Read a model and decide how it would be published. Writes nothing.
 
@@ -95,14 +95,14 @@ def plan_version(
         options = replace(options, placement=replace(options.placement, latency_threads=None))
     decision = policy.decide(graph, signature.inputs[0])
     changes: tuple[str, ...] = ()
-    if decision is Decision.CHANGE and source.stat().st_size <= MAX_FILE_BYTES - _ROOM_BYTES:
+    if decision is GraphDecision.CHANGE and source.stat().st_size <= MAX_FILE_BYTES - _ROOM_BYTES:
         changes = (feed_bytes(graph),)
         signature = signature_of(graph)
     if options.warm_up and _sizes_are_guessed(signature):
         shapes = model_config.warm_up_shapes(signature)
         options = replace(options, warm_up=accepts_inputs(graph, shapes))
     config = model_config.generate_config(name, signature, versions=[version], options=options)
-    return Plan(graph, signature, config, changes, kept=decision is Decision.KEEP)
+    return PublishingPlan(graph, signature, config, changes, kept=decision is GraphDecision.KEEP)
 
 
 def _sizes_are_guessed(signature: ModelSignature) -> bool:

@@ -37,7 +37,7 @@ from gateway.converter.model_config import ConfigOptions
 from gateway.converter.model_writer import write_model
 from gateway.converter.names import check_model_name, check_version
 from gateway.converter.place import check_version_place
-from gateway.converter.plan import LABELS_FILE, Plan, plan_version
+from gateway.converter.plan import LABELS_FILE, PublishingPlan, plan_version
 from gateway.converter.published import (
     PublishedVersion,
     newest_input,
@@ -165,7 +165,7 @@ def _beside_newest(policy: InputPolicy, repository: Path, name: str) -> InputPol
     return replace(policy, beside=newest_input(repository, name))
 
 
-def _place_model(plan: Plan, copy: Path, target: Path) -> Path:
+def _place_model(plan: PublishingPlan, copy: Path, target: Path) -> Path:
     """Bring the model where it is staged: the copy itself, or what is changed in it."""
     if not plan.changes:
         return copy.rename(target)
@@ -175,7 +175,7 @@ def _place_model(plan: Plan, copy: Path, target: Path) -> Path:
     return target
 
 
-def _publish(staged: Path, repository: Path, name: str, version: int, plan: Plan) -> str:
+def _publish(staged: Path, repository: Path, name: str, version: int, plan: PublishingPlan) -> str:
     """Move the staged model or version into its place; return the text of the configuration."""
     config = pb.ModelConfig()
     config.CopyFrom(plan.config)

@@ -33,7 +33,7 @@ _FIRST_OPSET = 6  # before it Cast named its datatype by a string
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
 
 
-class Decision(Enum):
+class GraphDecision(Enum):
     """CHANGE the graph; KEEP it because that is wished; or there is NOTHING to decide."""
 
     CHANGE = auto()
@@ -58,13 +58,13 @@ class InputPolicy:
     keep_graph: bool | None = None
     beside: TensorSignature | None = None
 
-    def decide(self, model: onnx.ModelProto, image: TensorSignature) -> Decision:
+    def decide(self, model: onnx.ModelProto, image: TensorSignature) -> GraphDecision:
         """Decide for a graph, given what its first input is."""
         pixels = takes_raw_pixels(image) if self.pixels is None else self.pixels
         if not pixels or not _can_change(model):
-            return Decision.NOTHING
+            return GraphDecision.NOTHING
         keep = image == self.beside if self.keep_graph is None else self.keep_graph
-        return Decision.KEEP if keep else Decision.CHANGE
+        return GraphDecision.KEEP if keep else GraphDecision.CHANGE
 
 
 AS_IT_IS = InputPolicy(pixels=False)

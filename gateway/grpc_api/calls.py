@@ -36,7 +36,7 @@ _REQUEST_ID = "x-request-id"
 
 
 @dataclass(slots=True)
-class Call:
+class Rpc:
     """
     One call that is being answered.
 
@@ -70,7 +70,7 @@ class Method(NamedTuple):
         every_model: It is about all models if it names none, and then not for keys of some.
     """
 
-    work: Callable[[Call, Any], Awaitable[Any]]
+    work: Callable[[Rpc, Any], Awaitable[Any]]
     who: Role | None = Role.INFER
     model: str = ""
     unknown: type[ModelNotFound | ModelNotLoaded] = ModelNotLoaded
@@ -132,14 +132,14 @@ class Calls:
         return handle
 
     @contextlib.contextmanager
-    def _counted(self, name: str, context: Any) -> Iterator[Call]:
+    def _counted(self, name: str, context: Any) -> Iterator[Rpc]:
         """Name, trace and count one request."""
         began_s, headers = time.perf_counter(), headers_of(context)
         given = next((value for key, value in headers if key == _REQUEST_ID.encode()), b"")
         request_id = well_formed(given) or new_request_id()
         endpoint = "grpc" + re.sub("([A-Z])", r"_\1", name).lower()
         seen = Observation(endpoint=endpoint, status=0)
-        call = Call(self._services, context, headers, request_id, _NOBODY_YET, seen)
+        call = Rpc(self._services, context, headers, request_id, _NOBODY_YET, seen)
         try:
             with (
                 self._traced(name, call),
@@ -158,7 +158,7 @@ class Calls:
             self._services.metrics.record(seen)
 
     @contextlib.contextmanager
-    def _traced(self, name: str, call: Call) -> Iterator[None]:
+    def _traced(self, name: str, call: Rpc) -> Iterator[None]:
         if self._tracer is None:
             yield
             return
@@ -170,7 +170,7 @@ class Calls:
             describe(span, call.seen)
 
     @contextlib.asynccontextmanager
-    async def _shielded(self, call: Call) -> AsyncIterator[None]:
+    async def _shielded(self, call: Rpc) -> AsyncIterator[None]:
         """Let nothing out but errors of ours."""
         try:
             yield
@@ -180,7 +180,7 @@ class Calls:
             log.exception("request_crashed", path=call.seen.endpoint)
             raise GatewayError("Internal error.") from error
 
-    def _let_in(self, call: Call, method: Method, request: Any) -> None:
+    def _let_in(self, call: Rpc, method: Method, request: Any) -> None:
         """
         Tell who asks, if they may.
 
@@ -220,11 +220,11 @@ def _address(context: Any) -> str:
     return rest.rpartition(":")[0].strip("[]") if kind in {"ipv4", "ipv6"} else ""
 
 
-def _told(call: Call) -> tuple[tuple[str, str], ...]:
+def _told(call: Rpc) -> tuple[tuple[str, str], ...]:
     return ((_REQUEST_ID, call.request_id), *call.telling)
 
 
-def _note(call: Call, error: GatewayError) -> StatusCode:
+def _note(call: Rpc, error: GatewayError) -> StatusCode:
     status = status_of(error)
     call.seen.status, call.seen.code = HTTP_STATUS_OF[status], error.code
     level = log.warning if call.seen.status >= 500 else log.info
@@ -239,7 +239,7 @@ def _note(call: Call, error: GatewayError) -> StatusCode:
     return status
 
 
-async def _end(call: Call, error: GatewayError) -> None:
+async def _end(call: Rpc, error: GatewayError) -> None:
     """End a call with an error. Raises what gRPC ends a handler with."""
     status, told = _note(call, error), [*_told(call), ("code", error.code)]
     if error.retry_after_s is not None:

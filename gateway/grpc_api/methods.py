@@ -16,34 +16,34 @@ from gateway import __version__
 from gateway.access.headers import rollout_key
 from gateway.access.roles import Role
 from gateway.errors import GatewayError, ModelNotFound, ProtocolUnsupported
-from gateway.grpc_api.calls import Call, Method
+from gateway.grpc_api.calls import Method, Rpc
 from gateway.grpc_api.messages import read_request, write_answer
 from gateway.inference.describe import EXTENSIONS, repository_index
 from gateway.inference.pinned import named_version, read_load, read_pinned
 from gateway.registry.versions import ModelVersion
 
 
-async def _live(_call: Call, _request: Any) -> Any:
+async def _live(_call: Rpc, _request: Any) -> Any:
     return service_pb2.ServerLiveResponse(live=True)
 
 
-async def _ready(call: Call, _request: Any) -> Any:
+async def _ready(call: Rpc, _request: Any) -> Any:
     checks = (await call.services.ready()).values()
     return service_pb2.ServerReadyResponse(ready=all(check.ok for check in checks))
 
 
-async def _server(_call: Call, _request: Any) -> Any:
+async def _server(_call: Rpc, _request: Any) -> Any:
     return service_pb2.ServerMetadataResponse(
         name="onnx-gateway", version=__version__, extensions=EXTENSIONS
     )
 
 
-def _choose(call: Call, name: str, version: str) -> ModelVersion:
+def _choose(call: Rpc, name: str, version: str) -> ModelVersion:
     pinned = read_pinned(version)
     return call.services.tensors.choose(name, version=pinned.version, alias=pinned.alias)
 
 
-async def _model_ready(call: Call, request: Any) -> Any:
+async def _model_ready(call: Rpc, request: Any) -> Any:
     try:
         _choose(call, request.name, request.version)
     except GatewayError:
@@ -51,20 +51,20 @@ async def _model_ready(call: Call, request: Any) -> Any:
     return service_pb2.ModelReadyResponse(ready=True)
 
 
-async def _metadata(call: Call, request: Any) -> Any:
+async def _metadata(call: Rpc, request: Any) -> Any:
     chosen = _choose(call, request.name, request.version)
     said = await call.services.tensors.describe(chosen, "")
     return ParseDict(said, service_pb2.ModelMetadataResponse(), ignore_unknown_fields=True)
 
 
-async def _config(call: Call, request: Any) -> Any:
+async def _config(call: Rpc, request: Any) -> Any:
     chosen = _choose(call, request.name, request.version)
     said = await call.services.tensors.describe(chosen, "/config")
     config = ParseDict(said, model_config_pb2.ModelConfig(), ignore_unknown_fields=True)
     return service_pb2.ModelConfigResponse(config=config)
 
 
-async def _statistics(call: Call, request: Any) -> Any:
+async def _statistics(call: Rpc, request: Any) -> Any:
     tensors = call.services.tensors
     if not request.name:
         said = await tensors.statistics()
@@ -75,7 +75,7 @@ async def _statistics(call: Call, request: Any) -> Any:
     return ParseDict({"model_stats": said}, message, ignore_unknown_fields=True)
 
 
-async def _infer(call: Call, request: Any) -> Any:
+async def _infer(call: Rpc, request: Any) -> Any:
     pinned, inference = read_pinned(request.model_version), read_request(request)
     answer = await call.services.tensors.infer(
         request.model_name,
@@ -100,7 +100,7 @@ def streamed(request: Any, answer: Any, error: GatewayError | None) -> Any:
     return service_pb2.ModelStreamInferResponse(error_message=error.detail, infer_response=failed)
 
 
-async def _index(call: Call, request: Any) -> Any:
+async def _index(call: Rpc, request: Any) -> Any:
     lines = repository_index(call.services.registry.catalog, call.services.replicas)
     return service_pb2.RepositoryIndexResponse(
         models=[
@@ -120,21 +120,21 @@ def _parameters(request: Any) -> dict[str, Any]:
     }
 
 
-async def _load(call: Call, request: Any) -> Any:
+async def _load(call: Rpc, request: Any) -> Any:
     version = read_load(_parameters(request))
     await call.services.load(request.model_name, version, actor=call.caller.name)
     await call.services.peers.propagate()
     return service_pb2.RepositoryModelLoadResponse()
 
 
-async def _unload(call: Call, request: Any) -> Any:
+async def _unload(call: Rpc, request: Any) -> Any:
     version = named_version(_parameters(request))
     await call.services.lifecycle.unload(request.model_name, version, actor=call.caller.name)
     await call.services.peers.propagate()
     return service_pb2.RepositoryModelUnloadResponse()
 
 
-async def _unsupported(call: Call, _request: Any) -> Any:
+async def _unsupported(call: Rpc, _request: Any) -> Any:
     raise ProtocolUnsupported(f"{call.seen.endpoint} is not offered by the gateway.")
 
 

@@ -18,7 +18,7 @@ _AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ImageResult:
     """What became of one image; `request_id` names it for feedback."""
 
     request_id: str
@@ -36,7 +36,7 @@ class Batch:
         stages: The longest time that an image spent in each.
     """
 
-    results: Sequence[Result]
+    results: Sequence[ImageResult]
     version: int
     stages: Stages
 
@@ -75,10 +75,10 @@ async def run_batch(
     seen.version = runner.choose(name, version=version, alias=alias).version
     at_once = asyncio.Semaphore(_AT_ONCE)
 
-    async def answer(number: int, image: bytes | GatewayError) -> Result:
+    async def answer(number: int, image: bytes | GatewayError) -> ImageResult:
         part_id = f"{request_id}.{number}"
         if isinstance(image, GatewayError):
-            return Result(part_id, image)
+            return ImageResult(part_id, image)
         async with at_once:
             try:
                 prediction = await runner.run(
@@ -92,8 +92,8 @@ async def run_batch(
                     share=share,
                 )
             except GatewayError as error:
-                return Result(part_id, error)
-        return Result(part_id, prediction)
+                return ImageResult(part_id, error)
+        return ImageResult(part_id, prediction)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(answer(*numbered)) for numbered in enumerate(images)]

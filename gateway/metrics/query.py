@@ -52,7 +52,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnswerRow:
     """One row of an answer: the sum of a group's requests in one span."""
 
     start_s: int
@@ -68,7 +68,7 @@ class Answer:
     end_s: int
     step_s: int
     group_by: tuple[str, ...]
-    rows: Sequence[Answered]
+    rows: Sequence[AnswerRow]
 
 
 def segments(
@@ -137,11 +137,11 @@ async def ask(store: RequestMetricsStore, question: Question) -> Answer:
 
     # Thousands of sketches may have to be merged; requests go on meanwhile.
     sums = await asyncio.to_thread(add_up, rows, group)
-    answered = [Answered(key[0], key[1], sums[key]) for key in sorted(sums)]
+    answered = [AnswerRow(key[0], key[1], sums[key]) for key in sorted(sums)]
     return Answer(start_s, end_s, step_s, question.group_by, answered)
 
 
-def describe(row: Answered, answer: Answer) -> dict[str, object]:
+def describe(row: AnswerRow, answer: Answer) -> dict[str, object]:
     """Turn a row into the values that JSON, CSV and Parquet have in common; times in seconds."""
     total = row.total
     named = dict(zip(answer.group_by, row.group, strict=True))

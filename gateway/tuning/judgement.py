@@ -51,14 +51,14 @@ class Objective(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Measured:
     """One candidate at one number of callers in one round."""
 
     rate_per_s: float
     p99_s: float
 
 
-Round = Mapping[int, Sample]
+Round = Mapping[int, Measured]
 """What one round found of one candidate, by the number of callers at once."""
 
 

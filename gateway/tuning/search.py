@@ -59,7 +59,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SearchResult:
     """
     What a search found.
 
@@ -108,7 +108,7 @@ class Search:
     _costs_s: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
     _left_out: int = 0
 
-    async def run(self) -> Result:
+    async def run(self) -> SearchResult:
         """
         Search.
 
@@ -128,7 +128,7 @@ class Search:
         figures = {candidate: Figures(rounds) for candidate, rounds in self._rounds.items()}
         if best not in final:  # it failed at the last
             best = self.present
-        return Result(
+        return SearchResult(
             present=self.present,
             winner=best,
             decision=decide(final[self.present], final[best], self.objective),

@@ -14,7 +14,7 @@ from gateway.settings import Settings
 from gateway.tuning.candidates import read_candidate, read_space
 from gateway.tuning.judgement import Objective
 from gateway.tuning.records import read_record
-from gateway.tuning.search import Budget, Result, Search
+from gateway.tuning.search import Budget, Search, SearchResult
 from gateway.tuning.subject import Subject, read_subject
 from gateway.tuning.workbench import open_workbench
 
@@ -61,7 +61,7 @@ class Tuning:
 
     wanted: Wanted
     subject: Subject
-    result: Result
+    result: SearchResult
     cores: int
     load_1m: float
     measure_s: float

@@ -29,7 +29,7 @@ from gateway.triton.slots import PAGE_BYTES
 from gateway.triton.tensor import Canvas, InputTensor
 from gateway.tuning.candidates import Candidate, load_text
 from gateway.tuning.errors import PresentFails
-from gateway.tuning.judgement import Round, Sample
+from gateway.tuning.judgement import Measured, Round
 from gateway.tuning.search import MeasurementFailed
 from gateway.tuning.subject import Subject
 
@@ -105,7 +105,7 @@ class Workbench:
             raise MeasurementFailed(_first_line(error)) from error
         self._loaded[name] = candidate
 
-    async def _ask(self, name: str, callers: int, seconds: float) -> Sample:
+    async def _ask(self, name: str, callers: int, seconds: float) -> Measured:
         """Let callers ask for some time; what is under way at its end is waited for and counts."""
         latencies_s: list[float] = []
         try:
@@ -119,7 +119,7 @@ class Workbench:
         except* TritonError as group:
             raise MeasurementFailed(_first_line(group.exceptions[0])) from group
         took_s = time.perf_counter() - began_s
-        return Sample(len(latencies_s) / took_s, float(np.percentile(latencies_s, 99)))
+        return Measured(len(latencies_s) / took_s, float(np.percentile(latencies_s, 99)))
 
     async def _warm_up(self, name: str) -> None:
         for _ in range(_WARM_UP_REQUESTS):

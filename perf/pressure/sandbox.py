@@ -21,10 +21,10 @@ _ATTACKS = {
 _PROGRAM = """
 import ctypes, os, signal, sys
 from pathlib import Path
-from gateway.registry.validation.sandbox import Limits, confine
+from gateway.registry.validation.sandbox import SandboxLimits, confine
 libc = ctypes.CDLL(None, use_errno=True)
 parent, own, secret = os.getppid(), Path(sys.argv[1]), Path(sys.argv[2])
-limits = Limits(memory_bytes=1 << 30, cpu_s=5, file_bytes=1 << 20)
+limits = SandboxLimits(memory_bytes=1 << 30, cpu_s=5, file_bytes=1 << 20)
 try:
     confine(limits, reading=[], writing=own)
 except TypeError:

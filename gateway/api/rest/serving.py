@@ -30,7 +30,7 @@ from gateway.api.rest.schemas import (
     RunResponse,
     ScoreResponse,
 )
-from gateway.inference.batch import Batch, Result, run_batch
+from gateway.inference.batch import Batch, ImageResult, run_batch
 from gateway.inference.pinned import read_version
 from gateway.inference.request import Prediction
 from gateway.inference.tasks.classify import best
@@ -131,7 +131,9 @@ async def run_model(
     return _answer(prediction, top_k, softmax=softmax)
 
 
-def _result(result: Result, top_k: int | None, *, softmax: bool) -> RunResponse | ErrorResponse:
+def _result(
+    result: ImageResult, top_k: int | None, *, softmax: bool
+) -> RunResponse | ErrorResponse:
     if isinstance(result.answer, Prediction):
         return _answer(result.answer, top_k, softmax=softmax)
     error = result.answer

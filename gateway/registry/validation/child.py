@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gateway.registry.validation.sandbox import Confined, Limits, confine
+from gateway.registry.validation.sandbox import Confined, SandboxLimits, confine
 from gateway.system.full_disk import exit_if_full
 
 REPORT_FILE = "report.json"
@@ -27,7 +27,7 @@ def main() -> None:
     """Validate the model that standard input describes."""
     request = json.load(sys.stdin)
     model, folder = Path(request["model"]), Path(request["folder"])
-    confined = confine(Limits(**request["limits"]), reading=[model], writing=folder)
+    confined = confine(SandboxLimits(**request["limits"]), reading=[model], writing=folder)
     # Only now: what is imported here is what handles the file.
     from gateway.registry.validation.stages import (  # noqa: PLC0415 - see above
         Examination,

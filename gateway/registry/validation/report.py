@@ -11,7 +11,7 @@ STAGES = ("file", "operators", "signature", "config", "trial")
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ValidationStage:
     """
     One stage.
 
@@ -42,11 +42,11 @@ class Report:
     """
 
     runtime: str
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[ValidationStage, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
-    def refusal(self) -> Stage | None:
+    def refusal(self) -> ValidationStage | None:
         """The stage that refused the model, if one did."""
         return next((stage for stage in self.stages if not stage.ok), None)
 
@@ -68,6 +68,6 @@ class Report:
         """Read what `to_json` wrote."""
         return cls(
             runtime=stored["runtime"],
-            stages=tuple(Stage(**stage) for stage in stored["stages"]),
+            stages=tuple(ValidationStage(**stage) for stage in stored["stages"]),
             warnings=tuple(stored["warnings"]),
         )

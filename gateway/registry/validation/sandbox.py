@@ -41,7 +41,7 @@ _SYSTEM = (
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SandboxLimits:
     """What the process may use."""
 
     memory_bytes: int
@@ -66,7 +66,7 @@ class Confined:
     namespace: bool
 
 
-def confine(limits: Limits, *, reading: Sequence[Path], writing: Path) -> Confined:
+def confine(limits: SandboxLimits, *, reading: Sequence[Path], writing: Path) -> Confined:
     """
     Bound this process, which has one thread.
 
@@ -129,7 +129,7 @@ def _reaches(reading: Sequence[Path], writing: Path) -> bool:
 
 def main() -> None:
     """Print which bounds hold on this machine; the argument is a folder to write in."""
-    limits = Limits(memory_bytes=1 << 30, cpu_s=10, file_bytes=1 << 20)
+    limits = SandboxLimits(memory_bytes=1 << 30, cpu_s=10, file_bytes=1 << 20)
     confined = confine(limits, reading=[], writing=Path(sys.argv[1]))
     sys.stdout.write(json.dumps(asdict(confined)))
 

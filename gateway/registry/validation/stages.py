@@ -25,7 +25,7 @@ from gateway.converter.kinds import not_onnx
 from gateway.converter.model_config import ConfigOptions, placement_for_machine
 from gateway.converter.model_writer import write_model
 from gateway.converter.onnx_signature import MAX_FILE_BYTES, read_signature
-from gateway.converter.plan import Plan, plan_version
+from gateway.converter.plan import PublishingPlan, plan_version
 from gateway.converter.signature import (
     ModelSignature,
     TensorSignature,
@@ -69,7 +69,7 @@ class Examination:
         self._signature: ModelSignature | None = None
         self._record: Preprocessing | None = None
         self._model: onnx.ModelProto | None = None
-        self._plan: Plan | None = None
+        self._plan: PublishingPlan | None = None
 
     def stages(self) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
         """Give the stages in order."""
@@ -177,13 +177,13 @@ class Examination:
         self.warnings.extend(doubts(plan.graph, plan.signature, trial.rows))
         return {**trial.facts, "changes": list(plan.changes)}
 
-    def _planned(self, policy: InputPolicy) -> Plan:
+    def _planned(self, policy: InputPolicy) -> PublishingPlan:
         options = ConfigOptions(
             placement=placement_for_machine(), max_batch_size=self._max_batch_size
         )
         return plan_version(self._path, name=self._name, version=1, options=options, policy=policy)
 
-    def _tried(self, plan: Plan) -> TrialResult:
+    def _tried(self, plan: PublishingPlan) -> TrialResult:
         """Try what is published. A changed graph is in memory: this process writes no files."""
         model: Path | bytes = self._path
         if plan.changes:

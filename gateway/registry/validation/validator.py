@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.converter.signature import TensorSignature
 from gateway.registry.validation.child import REPORT_FILE
-from gateway.registry.validation.report import STAGES, Report, Stage
+from gateway.registry.validation.report import STAGES, Report, ValidationStage
 from gateway.system.child_process import Ended, run_child
 from gateway.system.full_disk import storage_full
 from gateway.system.processes import describe_exit
@@ -128,7 +128,9 @@ def _read_report(path: Path, ended: Ended, runtime: str) -> Validated:
         return Validated(report, preprocessing)
     code, detail = _meaning(ended)
     blamed = STAGES[min(len(report.stages), len(STAGES) - 1)]
-    stage = Stage(blamed, ok=False, took_s=0.0, code=code, detail=f"{detail} (stage: {blamed})")
+    stage = ValidationStage(
+        blamed, ok=False, took_s=0.0, code=code, detail=f"{detail} (stage: {blamed})"
+    )
     passed = tuple(stage for stage in report.stages if stage.ok and stage.name != blamed)
     return Validated(Report(report.runtime, (*passed, stage), report.warnings), preprocessing)
 

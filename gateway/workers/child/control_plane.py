@@ -32,7 +32,7 @@ from gateway.workers.child.remote import (
 )
 from gateway.workers.child.state_follower import StateFollower
 from gateway.workers.wire.channel import Channel
-from gateway.workers.wire.messages import Report, WorkerReport
+from gateway.workers.wire.messages import ReadReport, WorkerReport
 
 _REPORT_EVERY_S = 0.5
 
@@ -96,7 +96,7 @@ class RemoteControlPlane:
                 answered_at_s={each.name: dict(each.answered_at_s) for each in replicas},
             )
 
-        async def answer(_asked: Report) -> WorkerReport:
+        async def answer(_asked: ReadReport) -> WorkerReport:
             return report()
 
         async def keep_reporting() -> None:
@@ -104,7 +104,7 @@ class RemoteControlPlane:
                 await asyncio.sleep(_REPORT_EVERY_S)
                 self._parent.tell(report())
 
-        with self._parent.answering(Report, answer):
+        with self._parent.answering(ReadReport, answer):
             async with contextlib.AsyncExitStack() as stack:
                 run_in_background(stack, keep_reporting)
                 yield

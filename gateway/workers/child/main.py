@@ -8,7 +8,7 @@ from gateway.telemetry.logging import configure_logging
 from gateway.workers.child.connections import HandedConnections
 from gateway.workers.child.control_plane import RemoteControlPlane
 from gateway.workers.wire.channel import Channel
-from gateway.workers.wire.messages import Hello, Ready
+from gateway.workers.wire.messages import Hello, WorkerReady
 
 
 async def serve_as_worker(number: int, channel: socket.socket, handover: socket.socket) -> None:
@@ -29,4 +29,4 @@ async def serve_as_worker(number: int, channel: socket.socket, handover: socket.
     configure_logging(settings.log_level, settings.log_format, worker=number)
     connections = HandedConnections(number, parent, handover)
     app = create_app(settings, plane=RemoteControlPlane(parent, connections), worker=number)
-    await serve(app, settings, connections, on_started=lambda: parent.tell(Ready()))
+    await serve(app, settings, connections, on_started=lambda: parent.tell(WorkerReady()))

@@ -80,7 +80,7 @@ class WorkerCalls:
                 channel.on(messages.GiveValidationSlot, partial(self._hear_slot_given, worker)),
                 channel.on(messages.Knows, partial(self._hear_knows, worker)),
                 channel.on(messages.Serving, partial(self._hear_serving, worker)),
-                channel.on(messages.Ready, partial(self._hear_ready, worker)),
+                channel.on(messages.WorkerReady, partial(self._hear_ready, worker)),
                 channel.on(messages.Repair, self._hear_repair),
                 channel.on(messages.WorkerReport, partial(self._reports.note, worker)),
                 channel.on(messages.WorkerMetrics, partial(self._hear_metrics, worker)),
@@ -155,7 +155,7 @@ class WorkerCalls:
         worker.serving = True
         self._acceptor.open()
 
-    def _hear_ready(self, worker: Worker, _heard: messages.Ready) -> None:
+    def _hear_ready(self, worker: Worker, _heard: messages.WorkerReady) -> None:
         self._pool.note_ready(worker)
 
     def _hear_repair(self, heard: messages.Repair) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from gateway.triton.replicas import ReplicaSet
 from gateway.workers.parent.pool import WorkerPool
 from gateway.workers.parent.worker import Worker
-from gateway.workers.wire.messages import Report, WorkerReport
+from gateway.workers.wire.messages import ReadReport, WorkerReport
 
 _REPORTED_WITHIN_S = 0.25
 
@@ -32,7 +32,7 @@ class Reports:
 
     async def collect(self) -> None:
         """Have every worker report, for a moment at most."""
-        for worker, report in await self._pool.ask_all(Report(), within_s=_REPORTED_WITHIN_S):
+        for worker, report in await self._pool.ask_all(ReadReport(), within_s=_REPORTED_WITHIN_S):
             self.note(worker, report)
 
     def _add_up(self) -> None:

@@ -17,7 +17,15 @@ import structlog
 
 from gateway.background.tasks import TaskSet, log_fault
 from gateway.errors import ChannelClosed, GatewayError
-from gateway.workers.wire.codec import Answered, Asked, Failed, Frame, Sent, decode, encode
+from gateway.workers.wire.codec import (
+    AnswerFrame,
+    CallFrame,
+    FailureFrame,
+    Frame,
+    NoticeFrame,
+    decode,
+    encode,
+)
 from gateway.workers.wire.messages import Call, Notice
 
 log = structlog.get_logger(__name__)
@@ -74,7 +82,7 @@ class Channel:
 
     def tell(self, notice: Notice) -> None:
         """Send a notice. Nothing happens if the other end is gone."""
-        self._send(Sent(notice))
+        self._send(NoticeFrame(notice))
 
     async def ask(self, call: Call[Answer]) -> Answer:
         """
@@ -88,7 +96,7 @@ class Channel:
         number = next(self._numbers)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
-        self._send(Asked(number, call))
+        self._send(CallFrame(number, call))
         try:
             return await future
         finally:
@@ -124,15 +132,15 @@ class Channel:
 
     def _handle(self, frame: Frame) -> None:
         match frame:
-            case Sent(notice):
+            case NoticeFrame(notice):
                 if (hear := self._heard.get(type(notice))) is not None:
                     hear(notice)
-            case Asked(number, call):
+            case CallFrame(number, call):
                 self._answering.start(self._answer(number, call))
-            case Answered(number, answer):
+            case AnswerFrame(number, answer):
                 if (future := self._asked.get(number)) is not None and not future.done():
                     future.set_result(answer)
-            case Failed(number):
+            case FailureFrame(number):
                 if (future := self._asked.get(number)) is not None and not future.done():
                     future.set_exception(frame.error())
 
@@ -143,10 +151,10 @@ class Channel:
                 raise ChannelClosed  # not open yet, or closing: as good as gone
             result = await answer(call)
         except GatewayError as error:
-            self._send(Failed.of(number, error))
+            self._send(FailureFrame.of(number, error))
         except Exception:
             # The caller must not wait for ever for what failed here.
             log.exception("call_failed", call=type(call).__name__)
-            self._send(Failed.of(number, GatewayError("Internal error.")))
+            self._send(FailureFrame.of(number, GatewayError("Internal error.")))
         else:
-            self._send(Answered(number, result))
+            self._send(AnswerFrame(number, result))

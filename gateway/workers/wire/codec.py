@@ -14,14 +14,14 @@ from gateway.workers.wire.messages import Call, Notice
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class NoticeFrame:
     """A notice."""
 
     notice: Notice
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CallFrame:
     """A call; `number` stands in its answer too."""
 
     number: int
@@ -29,7 +29,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnswerFrame:
     """What a call is answered with."""
 
     number: int
@@ -37,7 +37,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailureFrame:
     """
     The error that a call ended with, taken apart: a class may be made from other arguments than the
     text that it keeps.
@@ -49,7 +49,7 @@ class Failed:
     attributes: dict[str, Any]
 
     @classmethod
-    def of(cls, number: int, error: GatewayError) -> "Failed":
+    def of(cls, number: int, error: GatewayError) -> "FailureFrame":
         """Take an error apart."""
         return cls(number, type(error), error.args, vars(error))
 
@@ -60,7 +60,7 @@ class Failed:
         return error
 
 
-Frame = Sent | Asked | Answered | Failed
+Frame = NoticeFrame | CallFrame | AnswerFrame | FailureFrame
 
 
 def encode(frame: Frame) -> bytes:

@@ -71,7 +71,7 @@ class State(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class Report(Call["WorkerReport"]):
+class ReadReport(Call["WorkerReport"]):
     """Ask how a worker is, now."""
 
 
@@ -119,14 +119,14 @@ class Serving(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class Ready(Notice):
+class WorkerReady(Notice):
     """A worker has everything loaded, as it sees it."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport(Notice):
     """
-    How a worker is. Sent twice a second, and in answer to `Report`.
+    How a worker is. Sent twice a second, and in answer to `ReadReport`.
 
     Attributes:
         connections: Clients' connections that are open.

@@ -33,7 +33,7 @@ def _npz() -> bytes:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
         (b"\n <!DOCTYPE html><html>", "an HTML page"),
-        (gzip.compress(b"model"), "a gzip archive"),
+        (gzip.compress(b"model", mtime=0), "a gzip archive"),
         (_zip("archive/data.pkl", "archive/version"), r"PyTorch checkpoint.*torch\.onnx\.export"),
         (_npz(), "a NumPy archive"),
         (_zip("metadata.json", "config.json", "model.weights.h5"), "a Keras model.*tf2onnx"),

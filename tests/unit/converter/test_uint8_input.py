@@ -19,7 +19,7 @@ from gateway.converter.onnx_signature import read_graph, signature_of
 from gateway.converter.placement import Placement
 from gateway.converter.publish import PublishedVersion, publish_version, read_published
 from gateway.converter.signature import TensorSignature
-from gateway.converter.uint8_input import AS_IT_IS, Decision, InputPolicy, feed_bytes
+from gateway.converter.uint8_input import AS_IT_IS, GraphDecision, InputPolicy, feed_bytes
 from tests.model_family import FAMILY, ModelCase, classifier_case, model_of
 
 OPTIONS = ConfigOptions(placement=Placement(1, 1))
@@ -209,25 +209,25 @@ def test_what_cannot_be_changed_is_published_as_it_is(
 @pytest.mark.parametrize(
     ("policy", "shape", "decision"),
     [
-        (InputPolicy(), FREE, Decision.CHANGE),
-        (InputPolicy(), (1, 8, 8, 3), Decision.CHANGE),
-        (InputPolicy(), (None, 3, 8, 8), Decision.NOTHING),
-        (InputPolicy(pixels=True), (None, 3, 8, 8), Decision.CHANGE),
-        (InputPolicy(pixels=False), FREE, Decision.NOTHING),
-        (InputPolicy(keep_graph=True), FREE, Decision.KEEP),
-        (InputPolicy(keep_graph=True, pixels=False), FREE, Decision.NOTHING),
-        (InputPolicy(beside=TensorSignature("image", "FP32", FREE)), FREE, Decision.KEEP),
-        (InputPolicy(beside=TensorSignature("image", "UINT8", FREE)), FREE, Decision.CHANGE),
-        (InputPolicy(beside=TensorSignature("other", "FP32", FREE)), FREE, Decision.CHANGE),
+        (InputPolicy(), FREE, GraphDecision.CHANGE),
+        (InputPolicy(), (1, 8, 8, 3), GraphDecision.CHANGE),
+        (InputPolicy(), (None, 3, 8, 8), GraphDecision.NOTHING),
+        (InputPolicy(pixels=True), (None, 3, 8, 8), GraphDecision.CHANGE),
+        (InputPolicy(pixels=False), FREE, GraphDecision.NOTHING),
+        (InputPolicy(keep_graph=True), FREE, GraphDecision.KEEP),
+        (InputPolicy(keep_graph=True, pixels=False), FREE, GraphDecision.NOTHING),
+        (InputPolicy(beside=TensorSignature("image", "FP32", FREE)), FREE, GraphDecision.KEEP),
+        (InputPolicy(beside=TensorSignature("image", "UINT8", FREE)), FREE, GraphDecision.CHANGE),
+        (InputPolicy(beside=TensorSignature("other", "FP32", FREE)), FREE, GraphDecision.CHANGE),
         (
             InputPolicy(beside=TensorSignature("image", "FP32", FREE), keep_graph=False),
             FREE,
-            Decision.CHANGE,
+            GraphDecision.CHANGE,
         ),
-        (AS_IT_IS, FREE, Decision.NOTHING),
+        (AS_IT_IS, FREE, GraphDecision.NOTHING),
     ],
 )
-def test_the_policy_decides(policy: InputPolicy, shape: Any, decision: Decision) -> None:
+def test_the_policy_decides(policy: InputPolicy, shape: Any, decision: GraphDecision) -> None:
     """Raw pixels and nobody against it: changed. Normalised or unknown values: never."""
     model = classifier_case("m", shape).make()
     assert policy.decide(model, signature_of(model).inputs[0]) is decision

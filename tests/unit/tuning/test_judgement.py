@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gateway.tuning.judgement import Decision, Figures, Objective, Sample, bounds, decide, rank
+from gateway.tuning.judgement import Decision, Figures, Measured, Objective, bounds, decide, rank
 
 BALANCED, LATENCY, THROUGHPUT = Objective.BALANCED, Objective.LATENCY, Objective.THROUGHPUT
 
@@ -17,8 +17,8 @@ def figures(rate_per_s: float, p99_ms: float, *, spread: float = 0.01, rounds: i
     return Figures(
         [
             {
-                1: Sample(rate_per_s / 2, p99_ms / 1000 * (1 + step)),
-                16: Sample(rate_per_s * (1 + step), p99_ms / 100),
+                1: Measured(rate_per_s / 2, p99_ms / 1000 * (1 + step)),
+                16: Measured(rate_per_s * (1 + step), p99_ms / 100),
             }
             for step in steps
         ]
@@ -107,7 +107,7 @@ def test_equal_configurations_are_rarely_told_apart(rounds: int) -> None:
     def measured() -> Figures:
         return Figures(
             [
-                {1: Sample(50, 0.01), 16: Sample(100 * chance.lognormvariate(0, 0.2), 0.1)}
+                {1: Measured(50, 0.01), 16: Measured(100 * chance.lognormvariate(0, 0.2), 0.1)}
                 for _ in range(rounds)
             ]
         )
@@ -118,5 +118,5 @@ def test_equal_configurations_are_rarely_told_apart(rounds: int) -> None:
 
 def test_rounds_are_compared_by_their_medians() -> None:
     """One round that went wrong does not move a candidate."""
-    rounds = [{1: Sample(rate, 0.01)} for rate in (100.0, 102.0, 5.0)]
+    rounds = [{1: Measured(rate, 0.01)} for rate in (100.0, 102.0, 5.0)]
     assert Figures(rounds).throughput_per_s == 100.0

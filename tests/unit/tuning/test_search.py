@@ -8,13 +8,13 @@ import pytest
 
 from gateway.tuning.candidates import Candidate, Space
 from gateway.tuning.errors import BudgetTooSmall, PresentFails
-from gateway.tuning.judgement import Objective, Round, Sample
+from gateway.tuning.judgement import Measured, Objective, Round
 from gateway.tuning.search import (
     LEAST_FINAL_ROUNDS,
     Budget,
     MeasurementFailed,
-    Result,
     Search,
+    SearchResult,
 )
 
 PRESENT = Candidate(1, 1, None, None, 8)
@@ -40,9 +40,11 @@ class Machine:
         self.now_s += 1.0
         self.measured.append(candidate)
         rate = self._speed(candidate) * self._chance.uniform(1 - self._noise, 1 + self._noise)
-        return {1: Sample(rate / 4, 4 / rate), 16: Sample(rate, 16 / rate)}
+        return {1: Measured(rate / 4, 4 / rate), 16: Measured(rate, 16 / rate)}
 
-    async def search(self, budget_s: float, objective: Objective = Objective.BALANCED) -> Result:
+    async def search(
+        self, budget_s: float, objective: Objective = Objective.BALANCED
+    ) -> SearchResult:
         """Search for so long."""
         budget = Budget(budget_s, lambda: self.now_s)
         return await Search(

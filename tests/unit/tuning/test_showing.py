@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from gateway.cli import tuning as command
-from gateway.cli.tuning import Asked, run_tune, show
+from gateway.cli.tuning import TuneOptions, run_tune, show
 from gateway.converter.signature import ModelSignature, TensorSignature
 from gateway.tuning.candidates import Candidate
-from gateway.tuning.judgement import Figures, Objective, Sample, decide
+from gateway.tuning.judgement import Figures, Measured, Objective, decide
 from gateway.tuning.plot import draw
 from gateway.tuning.report import to_json
-from gateway.tuning.search import Result
+from gateway.tuning.search import SearchResult
 from gateway.tuning.subject import Subject
 from gateway.tuning.tune import Tuning, Wanted
 
@@ -41,7 +41,7 @@ def _figures(rate_per_s: float) -> Figures:
     return Figures(
         [
             {
-                callers: Sample(rate_per_s * callers**0.5, callers / rate_per_s)
+                callers: Measured(rate_per_s * callers**0.5, callers / rate_per_s)
                 for callers in (1, 4, 16)
             }
         ]
@@ -67,7 +67,7 @@ def tuning() -> Tuning:
             CONFIG,
             np.zeros((1, 224, 224, 3), np.uint8),
         ),
-        Result(
+        SearchResult(
             present=PRESENT,
             winner=WINNER,
             decision=decide(figures[PRESENT], figures[WINNER], Objective.BALANCED),
@@ -157,7 +157,7 @@ def test_only_write_writes(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "tune", found)
     monkeypatch.setattr(command, "configure_logging", lambda *_: None)
-    asked = Asked("m", None, "balanced", 60.0, "1,4,16", None, None)
+    asked = TuneOptions("m", None, "balanced", 60.0, "1,4,16", None, None)
     run_tune(asked, model_repository=tmp_path / "repository", plot=None, write=write, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert told["written"] == ({"file": True, "versions": []} if write else None)
@@ -180,4 +180,4 @@ def test_what_was_typed_wrongly_is_named(
 ) -> None:
     """An option that makes no sense is named, before anything is started."""
     with pytest.raises(ValueError, match=named):
-        Asked("m", None, objective, 60.0, callers, None, shape).read()
+        TuneOptions("m", None, objective, 60.0, callers, None, shape).read()

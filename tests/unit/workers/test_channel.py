@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import ChannelClosed, GatewayError, ModelRejected, VersionNotFound
 from gateway.workers.wire.channel import Channel
-from gateway.workers.wire.messages import Hello, Knows, Propagate, Ready, SyncFolder
+from gateway.workers.wire.messages import Hello, Knows, Propagate, SyncFolder, WorkerReady
 
 
 @contextlib.asynccontextmanager
@@ -46,15 +46,15 @@ async def test_what_was_sent_before_an_end_is_started_is_heard() -> None:
     near_end, far_end = socket.socketpair()
     near, far = Channel(near_end), Channel(far_end)
     await near.start()
-    near.tell(Ready())
+    near.tell(WorkerReady())
     asked = asyncio.create_task(near.ask(Propagate()))
     await asyncio.sleep(0)
-    heard: list[Ready] = []
+    heard: list[WorkerReady] = []
 
     async def answer(_asked: Propagate) -> None:
-        assert heard == [Ready()]
+        assert heard == [WorkerReady()]
 
-    with far.on(Ready, heard.append), far.answering(Propagate, answer):
+    with far.on(WorkerReady, heard.append), far.answering(Propagate, answer):
         await far.start()
         await asked
     await near.close()
@@ -107,5 +107,5 @@ async def test_calls_to_an_end_that_is_gone_fail() -> None:
                 await under_way
             with pytest.raises(ChannelClosed):
                 await near.ask(SyncFolder())
-            near.tell(Ready())
+            near.tell(WorkerReady())
             never.set()

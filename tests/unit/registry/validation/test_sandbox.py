@@ -13,7 +13,7 @@ from gateway.registry.validation.landlock import landlock_version
 _CONFINE = """
 import ctypes, os, signal, sys
 from pathlib import Path
-from gateway.registry.validation.sandbox import Limits, confine
+from gateway.registry.validation.sandbox import SandboxLimits, confine
 libc = ctypes.CDLL(None, use_errno=True)
 parent, folder, secret = os.getppid(), Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -21,7 +21,7 @@ def refused(*call, error=1):
     assert libc.syscall(*call) == -1, f"system call {call} went through"
     assert ctypes.get_errno() == error, (call, ctypes.get_errno())
 
-limits = Limits(memory_bytes=1 << 30, cpu_s=1, file_bytes=1 << 20, open_files=16)
+limits = SandboxLimits(memory_bytes=1 << 30, cpu_s=1, file_bytes=1 << 20, open_files=16)
 confined = confine(limits, reading=[], writing=folder)
 assert confined.calls
 """
