@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from starlette.types import Scope
 from uvicorn._types import ASGISendEvent
@@ -60,18 +61,20 @@ class PlainExchange:
 
 
 class AppCycle(RequestResponseCycle):
-    """
-    uvicorn's cycle, which says `Connection: close` where much of the body will not be read.
+    """uvicorn's cycle, which says `Connection: close` where much of the body will not be read."""
 
-    Attributes:
-        is_last: Whether the connection will end behind the answer.
-    """
-
-    is_last: Callable[[], bool] = staticmethod(lambda: False)
+    def __init__(self, *, is_last: Callable[[], bool], **cycle: Any) -> None:
+        """
+        Args:
+            is_last: Whether the connection will end behind an answer that begins now.
+            cycle: As of uvicorn's.
+        """
+        super().__init__(**cycle)
+        self._is_last = is_last
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send a part of the answer."""
-        last = not self.response_started and self.keep_alive and self.is_last()
+        last = not self.response_started and self.keep_alive and self._is_last()
         if last:
             self.keep_alive = False
         await super().send(message)
@@ -92,8 +95,9 @@ def app_cycle(
     is_last: Callable[[], bool],
 ) -> AppCycle:
     """Make uvicorn's cycle for a request that the app answers."""
-    cycle = AppCycle(
-        scope=scope,  # type: ignore[arg-type]  # a plain dict
+    return AppCycle(
+        is_last=is_last,
+        scope=scope,
         transport=transport,
         flow=flow,
         logger=_LOGGER,
@@ -105,5 +109,3 @@ def app_cycle(
         keep_alive=keep_alive,
         on_response=on_response,
     )
-    cycle.is_last = is_last
-    return cycle

@@ -4,9 +4,7 @@ middle while the other begins. Whoever comes second waits and then sees what the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,17 +13,16 @@ from gateway.errors import GatewayError, VersionInUse, VersionNotFound
 from gateway.rollouts.state.plan import Plan, Stage
 from gateway.rollouts.state.transitions import begin
 from gateway.store import registrations, rollouts, versions
-from gateway.store.database import open_database
+from gateway.store.database import Database
 from gateway.store.registrations import Claim, RegistrationStore
 from gateway.store.rollouts import RolloutStore
 from gateway.store.versions import NewVersion, VersionStore
-from tests.postgres import empty
 
 
 class _Gateway:
     """One gateway's stores."""
 
-    def __init__(self, database: Any) -> None:
+    def __init__(self, database: Database) -> None:
         self.versions = VersionStore(database)
         self.registrations = RegistrationStore(database)
         self.rollouts = RolloutStore(database)
@@ -60,24 +57,12 @@ def _version(number: int, source: str = "s") -> NewVersion:
     return NewVersion("m", number, "d", source, 1, {}, "", (), "test")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def gateways(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[tuple[_Gateway, _Gateway]]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/gateway.db"
-    else:
-        url = request.getfixturevalue("postgres_url")
-    async with AsyncExitStack() as stack:
-        opened = []
-        for _ in range(2):
-            opened.append(await open_database(url))
-            stack.push_async_callback(opened[-1].close)
-        for number in (1, 2):
-            await VersionStore(opened[0]).add_version(_version(number), actor="t")
-        yield _Gateway(opened[0]), _Gateway(opened[1])
-        if request.param == "postgresql":
-            await empty(opened[0])
+@pytest.fixture
+async def gateways(two_gateways: tuple[Database, Database]) -> tuple[_Gateway, _Gateway]:
+    one, other = two_gateways
+    for number in (1, 2):
+        await VersionStore(one).add_version(_version(number), actor="t")
+    return _Gateway(one), _Gateway(other)
 
 
 class _Pause:

@@ -1,36 +1,16 @@
 """Claims of version numbers and deletions, by two gateways on one database, on both kinds of it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 
 from gateway.errors import VersionInUse
-from gateway.store.database import Database, open_database
+from gateway.store.database import Database
 from gateway.store.registrations import Claim, RegistrationStore
 from gateway.store.rollout_tables import RolloutRow
 from gateway.store.versions import NewVersion, VersionStore
-from tests.postgres import empty
 
 Gateways = tuple[Database, Database]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def gateways(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Gateways]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/gateway.db"
-    else:
-        url = request.getfixturevalue("postgres_url")
-    async with AsyncExitStack() as stack:
-        opened = []
-        for _ in range(2):
-            opened.append(await open_database(url))
-            stack.push_async_callback(opened[-1].close)
-        yield opened[0], opened[1]
-        if request.param == "postgresql":
-            await empty(opened[0])
 
 
 async def _claim(database: Database, owner: str, source: str) -> Claim:
@@ -43,20 +23,20 @@ def _version(number: int, source: str = "s") -> NewVersion:
     return NewVersion("m", number, "d", source, 1, {}, "", (), "test")
 
 
-async def test_claims_of_one_name_at_once_get_numbers_of_their_own(gateways: Gateways) -> None:
+async def test_claims_of_one_name_at_once_get_numbers_of_their_own(two_gateways: Gateways) -> None:
     """Of other bytes, through both gateways, for a name that nobody has: 1, 2, 3, …"""
     claims = await asyncio.gather(
-        *(_claim(gateways[n % 2], f"gateway-{n % 2}", f"bytes-{n}") for n in range(8))
+        *(_claim(two_gateways[n % 2], f"gateway-{n % 2}", f"bytes-{n}") for n in range(8))
     )
     assert {claim.state for claim in claims} == {"claimed"}
     assert sorted(claim.version for claim in claims) == list(range(1, 9))
 
 
-async def test_the_same_bytes_are_claimed_once(gateways: Gateways) -> None:
+async def test_the_same_bytes_are_claimed_once(two_gateways: Gateways) -> None:
     """The others are told who is at it; once it is recorded, which version they are."""
-    one, other = gateways
+    one, other = two_gateways
     claims = await asyncio.gather(
-        *(_claim(gateways[n % 2], f"gateway-{n % 2}", "bytes") for n in range(6))
+        *(_claim(two_gateways[n % 2], f"gateway-{n % 2}", "bytes") for n in range(6))
     )
     assert [claim.state for claim in claims].count("claimed") == 1
     winner = next(claim for claim in claims if claim.state == "claimed")
@@ -69,9 +49,9 @@ async def test_the_same_bytes_are_claimed_once(gateways: Gateways) -> None:
     assert (later.state, later.version) == ("registered", winner.version)
 
 
-async def test_a_claim_that_is_given_up_frees_its_number_once(gateways: Gateways) -> None:
+async def test_a_claim_that_is_given_up_frees_its_number_once(two_gateways: Gateways) -> None:
     """The last number that nobody saw is given again, by either gateway."""
-    one, other = gateways
+    one, other = two_gateways
     assert (await _claim(one, "a", "first")).version == 1
     assert (await _claim(other, "b", "second")).version == 2
     await RegistrationStore(other).release("m", 2)
@@ -79,9 +59,9 @@ async def test_a_claim_that_is_given_up_frees_its_number_once(gateways: Gateways
     assert (await _claim(one, "a", "third")).version == 2
 
 
-async def test_an_open_rollout_holds_its_versions(gateways: Gateways) -> None:
+async def test_an_open_rollout_holds_its_versions(two_gateways: Gateways) -> None:
     """Also where no alias and no load holds them; one that has ended holds nothing."""
-    database = gateways[0]
+    database = two_gateways[0]
     versions, registrations = VersionStore(database), RegistrationStore(database)
     for number in (1, 2, 3, 4):
         await versions.add_version(_version(number), actor="test", aliases=["champion"])
