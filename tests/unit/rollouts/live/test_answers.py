@@ -31,7 +31,7 @@ CANARY = replace(SHADOW, version=2, shadow=False, mirrored=False)
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await open_database(f"sqlite:///{tmp_path}/gateway.db", answer_timeout_s=0.2)
+    database = await open_database(f"sqlite:///{tmp_path}/gateway.db", answer_timeout_s=2.0)
     for version in (1, 2):
         new = NewVersion("m", version, "d", "d", 1, {}, "", (), "test")
         await VersionStore(database).add_version(new, actor="test")
