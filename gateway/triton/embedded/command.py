@@ -99,8 +99,11 @@ def server_command(
         for name, value in environ.items()
         if name in INHERITED or name.startswith(INHERITED_PREFIXES)
     }
+    libraries = [str(directory) for directory in library_directories]
+    if gpu and environ.get("LD_LIBRARY_PATH"):
+        libraries.append(environ["LD_LIBRARY_PATH"])  # Where CUDA lies, on many machines.
     env |= {
-        "LD_LIBRARY_PATH": ":".join(str(directory) for directory in library_directories),
+        "LD_LIBRARY_PATH": ":".join(libraries),
         "PYTHONEXECUTABLE": sys.executable,
         "PYTHONDONTWRITEBYTECODE": "1",
         "ORT_DISABLE_TELEMETRY": "1",

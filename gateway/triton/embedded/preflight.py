@@ -39,8 +39,9 @@ STUB_TIMEOUT_S = 10
 IMPORT_TIMEOUT_S = 60
 # Exit status of a stub that started, and missed its arguments.
 STUB_USAGE_STATUS = 1
-ASK_ONNXRUNTIME = "import onnxruntime as o; print(o.__version__, *o.get_available_providers())"
+ASK_ONNXRUNTIME = "gateway.triton.embedded.execution_providers"
 CUDA = "CUDAExecutionProvider"
+GPU_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +194,13 @@ def check_stub_starts(wheel: Wheel, libpython: Path) -> Finding:
 
 
 def check_onnxruntime() -> tuple[Finding, list[str]]:
-    """Import onnxruntime as the stub will; return its execution providers, too."""
-    status, said = _try([sys.executable, "-c", ASK_ONNXRUNTIME], IMPORT_TIMEOUT_S, {})
+    """Import onnxruntime as the stub will; return the execution providers that work, too."""
+    status, said = _try([sys.executable, "-m", ASK_ONNXRUNTIME], IMPORT_TIMEOUT_S, {})
     version, *providers = said.split() if status == 0 else ("",)
     ok = bool(version)
     detail = f"{version} ({', '.join(providers)})" if ok else f"cannot be imported: {said}"
+    if ok and GPU_DRIVER.exists() and CUDA not in providers:
+        detail += ", so models run on the CPU although this machine has a GPU"
     return Finding("onnxruntime", ok, detail, "" if ok else "Install onnxruntime again"), providers
 
 
@@ -216,7 +219,7 @@ def _slow_checks(stamp: Path, wheel: Wheel, libpython: Path) -> tuple[list[Findi
 def _key(wheel: Wheel, libpython: Path) -> str:
     seen = [sys.version, sys.executable, wheel.version, metadata.version("numpy")]
     seen += [each.version for each in metadata.distributions() if _is_onnxruntime(each)]
-    for path in (wheel.stub, libpython):
+    for path in filter(Path.exists, (wheel.stub, libpython, GPU_DRIVER)):
         status = path.stat()
         seen.append(f"{path} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(seen).encode()).hexdigest()
@@ -265,5 +268,6 @@ def _try(argv: list[str], timeout_s: float, env: Mapping[str, str]) -> tuple[int
         return None, f"no answer within {timeout_s} s"
     except OSError as error:
         return None, str(error)
-    lines = (done.stdout + done.stderr).strip().splitlines()
+    said = done.stdout if done.returncode == 0 else done.stdout + done.stderr
+    lines = said.strip().splitlines()
     return done.returncode, lines[-1] if lines else f"exit status {done.returncode}"

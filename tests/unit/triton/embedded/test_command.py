@@ -59,6 +59,15 @@ def test_environment_is_built_from_nothing() -> None:
     assert env["MALLOC_TRIM_THRESHOLD_"] == env["MALLOC_MMAP_THRESHOLD_"] == "67108864"
 
 
+def test_the_libraries_of_a_gpu_are_found_where_the_gateway_finds_them() -> None:
+    """The gateway's own LD_LIBRARY_PATH comes after ours with a GPU, and is not seen without."""
+    environ = {"LD_LIBRARY_PATH": "/usr/local/cuda/lib64"}
+    without = command(environ=environ).env["LD_LIBRARY_PATH"]
+    assert "cuda" not in without
+    found = command(environ=environ, gpu=True).env["LD_LIBRARY_PATH"]
+    assert found == f"{without}:/usr/local/cuda/lib64"
+
+
 def test_gpus_are_hidden_without_a_provider() -> None:
     """Where onnxruntime has no CUDA, KIND_AUTO must not choose a GPU."""
     environ = {"CUDA_VISIBLE_DEVICES": "1"}

@@ -93,12 +93,18 @@ def open_session(
 
     Raises:
         ConfigMismatch: A parameter with a bad value, an unknown accelerator, a GPU instance on an
-            onnxruntime without that provider.
+            onnxruntime without that provider, or where that provider does not start.
     """
     if config.get("model_operations", {}).get("op_library_filename"):
         raise ConfigMismatch("custom operator libraries are not loaded by this backend")
     providers = _providers(config, kind=kind, device_id=device_id)
-    return ort.InferenceSession(path, session_options(config), providers=providers)
+    if kind == "GPU" and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA's and cuDNN's, where they came as Python packages
+    session = ort.InferenceSession(path, session_options(config), providers=providers)
+    if kind == "GPU" and CUDA not in session.get_providers():
+        # onnxruntime says so on stderr only, and runs everything on the CPU.
+        raise ConfigMismatch(f"{CUDA} does not start here: its libraries or its GPU are missing")
+    return session
 
 
 def open_latency_session(
