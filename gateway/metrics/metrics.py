@@ -29,7 +29,8 @@ from gateway.store.version_samples import VersionSampleStore
 from gateway.telemetry.observation import Observation
 from gateway.telemetry.prometheus import RequestInstruments
 from gateway.telemetry.request_metrics import Recorder
-from gateway.triton.embedded.stubs import Stub, StubWatch
+from gateway.triton.embedded.stubs import StubWatch
+from gateway.triton.instances import Stub
 from gateway.triton.loads import LoadStates
 from gateway.triton.replicas import ReplicaSet
 

@@ -19,8 +19,8 @@ import structlog
 
 from gateway.store.outage import StoreOutage
 from gateway.store.version_samples import MINUTE_S, VersionSample, VersionSampleStore
-from gateway.triton.embedded.stubs import Stub
 from gateway.triton.errors import TritonError
+from gateway.triton.instances import Stub
 from gateway.triton.replicas import ReplicaSet, Served
 from gateway.triton.statistics import VersionStatistics
 

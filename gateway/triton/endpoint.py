@@ -26,6 +26,8 @@ class TritonEndpoint:
             logging), or None where they are open.
         decodes: Whether its backend takes a JPEG in place of pixels: ours does, in the embedded
             server.
+        instances: Folder of the presence files of its instances, where the CPU time of their
+            processes is their computing; None for a server elsewhere, or one that has a GPU.
     """
 
     http_url: str
@@ -33,6 +35,7 @@ class TritonEndpoint:
     metrics_url: str | None = None
     admin_key: str | None = field(default=None, repr=False)
     decodes: bool = False
+    instances: str | None = None
 
     @property
     def on_this_host(self) -> bool:

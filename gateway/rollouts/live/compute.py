@@ -1,14 +1,19 @@
 """
-Compare what Triton says of its own computing, in short windows in which both versions worked.
+Compare what the two versions computed, in short windows in which both worked.
 
 A time that a caller waits has queues in it, and the version with less traffic has the shorter one.
-Triton counts for each version how long its inferences were computed, without the waiting. In each
+What is compared is the time that a version's inferences were computed, without the waiting. In each
 window, at least a second long and with some inferences of both, the mean of one is held against the
 mean of the other: whatever else the machine did in that second, it did to both.
 
-A shadow's windows count only where callers use the machine up: a caller that is alone gets all of
-it, its copy does not. Where there is room, the mirror times both versions itself. A canary's do not
-count where callers name themselves: each stays with one version, and may send larger pictures.
+Where that is the CPU time of the versions' processes, every window counts. Where it is a time that
+Triton measured by the clock, it grows with what computes beside it, and that is not the same for
+both: a version with few requests always computes beside the one with many. Then only the windows of
+a canary count, while callers leave room or the weight is near one half. In a shadow with room the
+mirror times both versions itself.
+
+A canary's windows do not count where callers name themselves: each stays with one version, and may
+send larger pictures.
 """
 
 import time
@@ -25,15 +30,22 @@ _WINDOW_S = 1.0
 _LEAST_RUNS = 5
 
 
-class Computed(NamedTuple):
-    """What was computed for a version: inferences, and seconds."""
+# Between these weights, in percent, the two versions compute beside each other alike.
+_EVEN = (40.0, 60.0)
+
+
+class _Computed(NamedTuple):
+    """What was computed for a version: inferences, seconds, and whether that is CPU time."""
 
     runs: int
     seconds: float
+    by_cpu: bool
 
 
-Readings = Mapping[tuple[str, str, int], tuple[int, float]]
-"""By replica, model and version: inferences and seconds since the replica started."""
+Reading = tuple[int, float, frozenset[int]]
+"""Inferences, seconds, and the processes whose CPU time that is; none if it is by the clock."""
+Readings = Mapping[tuple[str, str, int], Reading]
+"""By replica, model and version, since the replica started."""
 Read = Callable[[], Awaitable[Readings]]
 
 
@@ -70,21 +82,31 @@ class ComputeWatch:
         _, before, was_busy = begun
         if before is self._readings:
             return
-        window = _window(rollout, metric, before, self._readings)
-        if window is None:
+        champion = _since(before, self._readings, rollout.model, rollout.champion)
+        challenger = _since(before, self._readings, rollout.model, rollout.challenger)
+        if champion is None or challenger is None:
+            # A process has been replaced: its time cannot be told.
+            self._begun[rollout.id] = step, self._readings, busy
+            return
+        if min(champion.runs, challenger.runs) < _LEAST_RUNS:
             return  # it goes on until both have computed enough
         self._begun[rollout.id] = step, self._readings, busy
         counts = self._tally.counts(step)
-        shadow = rollout.current_stage.strategy is Strategy.SHADOW
-        if (busy and was_busy) if shadow else not counts.of_callers:
-            counts.compute += window
+        by_cpu = champion.by_cpu and challenger.by_cpu
+        if _counts(rollout, by_cpu=by_cpu, busy=busy or was_busy, of_callers=counts.of_callers):
+            counts.compute += _window(metric, champion, challenger)
 
 
-def _window(rollout: Rollout, metric: Metric, before: Readings, after: Readings) -> Compute | None:
-    champion = _since(before, after, rollout.model, rollout.champion)
-    challenger = _since(before, after, rollout.model, rollout.challenger)
-    if min(champion.runs, challenger.runs) < _LEAST_RUNS:
-        return None
+def _counts(rollout: Rollout, *, by_cpu: bool, busy: bool, of_callers: bool) -> bool:
+    """Whether a window compares like with like."""
+    if rollout.current_stage.strategy is Strategy.SHADOW:
+        return by_cpu
+    if of_callers:
+        return False
+    return by_cpu or not busy or _EVEN[0] <= rollout.weight <= _EVEN[1]
+
+
+def _window(metric: Metric, champion: _Computed, challenger: _Computed) -> Compute:
     limit_s = metric.limit_s(champion.seconds / champion.runs)
     return Compute(
         windows=1,
@@ -96,15 +118,23 @@ def _window(rollout: Rollout, metric: Metric, before: Readings, after: Readings)
     )
 
 
-def _since(before: Readings, after: Readings, model: str, version: int) -> Computed:
-    """What all replicas have computed; one that has started again counts from its start."""
-    runs, seconds = 0, 0.0
-    for key, (runs_now, seconds_now) in after.items():
+def _since(before: Readings, after: Readings, model: str, version: int) -> _Computed | None:
+    """
+    What all replicas have computed; one that has started again counts from its start.
+
+    Returns:
+        None where it cannot be told: a process was replaced.
+    """
+    runs, seconds, by_cpu = 0, 0.0, True
+    for key, (runs_now, seconds_now, processes) in after.items():
         if key[1:] != (model, version) or key not in before:
             continue
-        runs_then, seconds_then = before[key]
+        runs_then, seconds_then, processes_then = before[key]
+        if processes != processes_then:
+            return None
         if runs_then > runs_now:
             runs_then, seconds_then = 0, 0.0
         runs += runs_now - runs_then
         seconds += max(0.0, seconds_now - seconds_then)
-    return Computed(runs, seconds)
+        by_cpu = by_cpu and bool(processes)
+    return _Computed(runs, seconds, by_cpu)

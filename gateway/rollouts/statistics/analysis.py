@@ -13,16 +13,13 @@ Errors are bounded over the whole rollout, although every step is looked at agai
 - A challenger that is worse than tolerated on a metric that blocks passes a step with probability
   at most `alpha`: every such metric must be Successful in every step, so no correction is needed
   (an intersection-union test).
-
-Labels decide, likeness explains. Where labels are expected, or have come, accuracy must be shown
-before the shadow is left (unless labels come late) and before the promotion, and agreement and
-score drift block nothing. Where there are none, a failed likeness holds the rollout.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.rollouts.statistics.blocking import Situation, Step
 from gateway.rollouts.statistics.measures import Measurement, labels_seen, measure
 from gateway.rollouts.statistics.metrics import Metric, MetricName, OnFail, Strategy
 from gateway.rollouts.statistics.observations import Observations
@@ -31,32 +28,7 @@ from gateway.rollouts.statistics.sentences import sentence_of
 from gateway.rollouts.statistics.split import judge_split
 from gateway.rollouts.statistics.verdict import MetricVerdict, Outcome, Verdict
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """
-    Which step is judged, and when.
-
-    Attributes:
-        strategy: Of its stage.
-        stage, step: Its position.
-        number: Of the check, over the whole rollout.
-        weight: Share of requests that the challenger answers, 0 to 100; of a shadow, 0.
-        last: Nothing but the promotion follows.
-        now: Unix seconds.
-        age_s: How long the step has lasted.
-        left_s: Until its deadline.
-    """
-
-    strategy: Strategy
-    stage: int = 0
-    step: int = 0
-    number: int = 1
-    weight: float = 0.0
-    last: bool = False
-    now: float = 0.0
-    age_s: float = 0.0
-    left_s: float = math.inf
+__all__ = ["Feedback", "Step", "analyse", "outcome_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +89,7 @@ def analyse(
         for metric in applied
     }
     labelled = feedback.expected or labels_seen((*earlier, observations)) > 0
-    situation = _Situation(at, feedback.late, labelled, outcomes, measured)
+    situation = Situation(at, feedback.late, labelled, outcomes, measured, observations)
     judged = []
     for metric in applied:
         required = situation.blocks(metric)
@@ -160,59 +132,6 @@ def outcome_of(
     return Outcome.SUCCESSFUL if measured.log_not_worse >= needs[1] else Outcome.INCONCLUSIVE
 
 
-@dataclass(frozen=True, slots=True)
-class _Situation:
-    """What the metrics say together, from which follows what each of them may do."""
-
-    at: Step
-    late: bool
-    labelled: bool
-    outcomes: dict[MetricName, Outcome]
-    measured: dict[MetricName, Measurement]
-
-    def blocks(self, metric: Metric) -> bool:
-        """Whether the step cannot pass before this metric is Successful."""
-        if metric.on_fail is OnFail.OBSERVE:
-            return False
-        if metric.name is MetricName.ACCURACY:
-            return self._accuracy_blocks(metric)
-        if metric.name.explains and self._labels_decide():
-            return False
-        if metric.name is MetricName.LATENCY:
-            # What Triton computed is the better measure, where there is enough of it.
-            computed = self.outcomes.get(MetricName.COMPUTE) is Outcome.SUCCESSFUL
-            return metric.required and not computed
-        if metric.name in {MetricName.COMPUTE, MetricName.SCORE_DRIFT}:
-            return metric.required or self._has_data(metric)
-        return metric.required_in(self.at.strategy)
-
-    def _accuracy_blocks(self, metric: Metric) -> bool:
-        if not (metric.required_in(self.at.strategy) or self.labelled):
-            return False
-        if self.at.last or self.at.strategy is Strategy.AB:
-            return True
-        return not self.late and (self.at.strategy is Strategy.SHADOW or metric.required)
-
-    def on_fail(self, metric: Metric) -> OnFail:
-        """What a failure of this metric does."""
-        if metric.name.explains and metric.on_fail is OnFail.HOLD and self._labels_decide():
-            return OnFail.OBSERVE
-        if metric.name is MetricName.LATENCY and self.at.weight > 50:
-            # The larger arm has the longer queue, whichever version it is.
-            return OnFail.OBSERVE
-        return metric.on_fail
-
-    def _labels_decide(self) -> bool:
-        if self.outcomes.get(MetricName.ACCURACY) is Outcome.SUCCESSFUL:
-            return True
-        return self.labelled and not self.late and MetricName.ACCURACY in self.outcomes
-
-    def _has_data(self, metric: Metric) -> bool:
-        measured = self.measured[metric.name]
-        fewest = min(measured.champion_samples, measured.challenger_samples)
-        return fewest >= metric.min_samples
-
-
 def _verdict(
     metric: Metric,
     measured: Measurement,
@@ -248,9 +167,9 @@ def _conclude(
     holds = [verdict for verdict in failed if verdict.on_fail == OnFail.HOLD]
     blocking = [verdict for verdict in judged if verdict.required]
     open_ = [verdict for verdict in blocking if verdict.outcome is not Outcome.SUCCESSFUL]
-    outcome = Outcome.INCONCLUSIVE
+    outcome = Outcome.FAILED if ends else Outcome.INCONCLUSIVE
     if ends:
-        outcome, sentence = Outcome.FAILED, ends[0].sentence
+        sentence = ends[0].sentence
     elif holds:
         sentence = holds[0].sentence
     elif samples < min_samples:

@@ -130,6 +130,7 @@ class Starter:
             metrics_url=f"{LOOPBACK}:{self._ports.metrics}",
             admin_key=self._options.admin_key or secrets.token_urlsafe(24),
             decodes=True,
+            instances=None if self._ready.gpu else str(self.layout.instances),
         )
         output, read_output = self.log.open_pipe()
         started = time.monotonic()

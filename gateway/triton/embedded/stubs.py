@@ -12,7 +12,6 @@ read of /proc for each instance.
 """
 
 import contextlib
-import json
 import os
 import signal
 from collections import defaultdict
@@ -21,22 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.system.processes import describe_exit
+from gateway.triton.instances import Stub, present_stubs
 
 HALTED_S = 0.5
 REPLACED_S = 600.0
 # Triton collects a stub that it ended itself within about a second.
 STILLBORN_S = 2.0
 ZOMBIE, GONE, HALTED = "Z", "X", "Tt"
-
-
-@dataclass(frozen=True, slots=True)
-class Stub:
-    """One instance of one version of a model, and the process it runs in."""
-
-    model: str
-    version: int
-    instance: str
-    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +130,7 @@ class StubWatch:
 
     def present(self) -> Iterator[tuple[Path, Stub]]:
         """Yield each presence file and what it says."""
-        for presence in self._instances.iterdir():
-            if not presence.name.isdecimal():
-                continue  # a draft
-            try:
-                said = json.loads(presence.read_bytes())
-            except FileNotFoundError:
-                continue  # unloaded between the listing and the read
-            yield (
-                presence,
-                Stub(said["model"], said["version"], said["instance"], int(presence.name)),
-            )
+        return present_stubs(self._instances)
 
 
 def children_of(pid: int) -> list[int]:

@@ -239,12 +239,45 @@ def test_the_dead_zone_of_latency_is_below_half_a_percent(ratio: float, outcome:
 
 
 def test_computing_beats_waiting() -> None:
-    """Where Triton's windows decide, latency is a guardrail: it blocks nothing, but can fail."""
-    seen = replace(GOOD, compute=Compute(30, 2, 1, 1, 200, 200), champion=arm(60))
-    assert metric_of(judged(seen), "compute").outcome is Outcome.SUCCESSFUL
-    assert not metric_of(judged(seen), "latency").required
+    """Where a canary's computing decides, latency is a guardrail: it blocks nothing, but fails."""
+    seen = replace(GOOD, compute=Compute(30, 2, 1, 1, 200, 200), pairs=Pairs())
+    seen = replace(seen, champion=arm(60), challenger=arm(60, seed=2))
+    verdict = judged(seen, Strategy.CANARY)
+    assert metric_of(verdict, "compute").outcome is Outcome.SUCCESSFUL
+    assert not metric_of(verdict, "latency").required
     slow = replace(seen, champion=arm(3000), challenger=arm(3000, slower=1.5, seed=2))
-    assert judged(slow).outcome is Outcome.FAILED
+    assert judged(slow, Strategy.CANARY).outcome is Outcome.FAILED
+
+
+def test_a_short_queue_alone_passes_nothing() -> None:
+    """Where computing is measured at all, a step waits for it: the smaller arm is faster anyway."""
+    canary = replace(GOOD, pairs=Pairs())
+    assert judged(canary, Strategy.CANARY).outcome is Outcome.SUCCESSFUL
+    watched = replace(canary, compute=Compute(1, 0, 1, 1, 5, 5))
+    assert judged(watched, Strategy.CANARY).outcome is Outcome.INCONCLUSIVE
+
+
+def test_the_larger_arm_need_not_be_as_fast() -> None:
+    """Beyond a half the challenger's queue is the longer one: its latency decides nothing."""
+    slow = replace(GOOD, challenger=arm(3000, slower=1.5, seed=2), pairs=Pairs())
+    even = judged(slow, Strategy.CANARY, weight=50)
+    assert even.outcome is Outcome.FAILED
+    verdict = judged(slow, Strategy.CANARY, weight=80)
+    assert not metric_of(verdict, "latency").required
+    assert verdict.outcome is not Outcome.FAILED
+
+
+def test_a_shadow_without_room_leaves_the_times_to_a_later_step() -> None:
+    """Copies that could not be timed hold up a shadow only if nothing follows it."""
+    untimed = replace(GOOD, champion=Arm(3000, 6), challenger=Arm(3000, 6))
+    assert not metric_of(judged(untimed), "latency").required
+    assert judged(untimed).outcome is Outcome.SUCCESSFUL
+    assert judged(untimed, last=True).outcome is Outcome.INCONCLUSIVE
+    few = replace(untimed, champion=Arm(300), challenger=Arm(300))
+    assert metric_of(judged(few), "latency").required
+    timed = replace(untimed, compute=Compute(30, 2, 1, 1, 200, 200), challenger=arm(3000))
+    timed = replace(timed, champion=arm(3000, seed=2))
+    assert metric_of(judged(timed), "latency").required
 
 
 def test_a_lost_side_of_the_split_holds() -> None:

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.triton.embedded.stubs import StubWatch, describe_wait_status, process_state
+from gateway.triton.embedded.stubs import (
+    StubWatch,
+    describe_wait_status,
+    process_state,
+)
+from gateway.triton.instances import cpu_time_s
 
 
 @pytest.fixture
@@ -133,3 +138,20 @@ def test_drafts_are_no_presence(tmp_path: Path) -> None:
 def test_describes_a_wait_status(status: int, said: str) -> None:
     """Signals by name, with or without a core; exit statuses by number."""
     assert describe_wait_status(status) == said
+
+
+def test_the_cpu_time_of_a_process_is_its_own() -> None:
+    """It grows with what the process computes and not with what it waits; a dead one has none."""
+    code = "import sys, time\nsum(range(5_000_000))\nprint('done', flush=True)\nsys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        used_s = cpu_time_s(process.pid)
+        waited_s = cpu_time_s(process.pid) - used_s
+        process.communicate()
+    assert used_s > 0.01
+    assert waited_s < used_s / 2
+    with pytest.raises(ProcessLookupError):
+        cpu_time_s(process.pid)
