@@ -1,193 +1,208 @@
-"""What a rollout decides about better and worse versions, and how many callers saw it."""
+"""What rollouts decide about versions whose truth is known, and how many callers saw it."""
 
 import argparse
 import json
+import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gateway.demo import FIRST_VERSION as FIRST
-from gateway.demo import SECOND_VERSION as SECOND
-from perf import rollout_versions
-from perf.rollout_calls import load_version, register_versions
+from perf.rollout_calls import load_version
+from perf.rollout_cases import CASES, VERSIONS, Case, Files
 from testbed.gateway_process import GatewayProcess
-from testbed.rollout_load import Answered, Load, Picture, latest
+from testbed.rollout_load import Answered, Load, latest
 
-_WITHIN_S = 60.0
-_METRICS = {"error_rate": {"tolerated": 0.02}, "latency": {"tolerated": 0.3}}
-_PLAN = {"interval_s": 1, "min_samples": 100, "metrics": _METRICS}
-_CHAIN: dict[str, Any] = {"strategy": ["shadow", "canary"], "steps": [20, 50]}
-_CANARY: dict[str, Any] = {"strategy": "canary", "steps": [20, 50]}
-# The default: 20 % slower is tolerated.
-_STRICT: dict[str, Any] = {"metrics": {"error_rate": {"tolerated": 0.02}}}
-# No step passes without feedback, however late it comes.
-_ACCURATE: dict[str, Any] = {"metrics": {**_METRICS, "accuracy": {"required": True}}}
+_ENDED = ("Succeeded", "Failed")
+_PLAN = {"interval_s": 2, "gate": False}
+# Caches and connections are warm before anything is compared.
+_WARM_S = 2.0
+# The loser's last answers are waited for.
+_AFTER_S = 1.5
+_DUE_AFTER_S = 20.0
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """A challenger, how it is tried, and the share of answers whose true class is told."""
-
-    name: str
-    champion: Path
-    challenger: Path
-    plan: dict[str, Any]
-    feedback: float = 0.0
-
-
-def scenarios(folder: Path, *, products: int) -> list[Scenario]:
-    """All that is to be decided; bad versions are written into `folder`."""
-    worse = rollout_versions.worse(folder / "worse.onnx", accuracy=0.90)
-    slow = rollout_versions.slow(folder / "slow.onnx", products=products)
-    failing = rollout_versions.failing(folder / "failing.onnx", share=0.05)
-    flipped = rollout_versions.flipped(folder / "flipped.onnx")
-    hanging = rollout_versions.slow(
-        folder / "hanging.onnx", products=rollout_versions.HANGING_PRODUCTS, share=0.2
-    )
-    return [
-        Scenario("better", FIRST, SECOND, _CHAIN, feedback=0.5),
-        Scenario("worse", SECOND, worse, _CHAIN | _ACCURATE, feedback=0.5),
-        Scenario("slow", SECOND, slow, _CHAIN | _STRICT),
-        Scenario("failing", SECOND, failing, _CHAIN),
-        Scenario("flipped", SECOND, flipped, _CHAIN),
-        Scenario("slow", SECOND, slow, _CANARY | _STRICT),
-        Scenario("failing", SECOND, failing, _CANARY),
-        Scenario("flipped", SECOND, flipped, _CANARY | _ACCURATE, feedback=0.5),
-        Scenario("hanging", SECOND, hanging, _CHAIN),
-        Scenario("hanging", SECOND, hanging, _CANARY),
-    ]
+def decisions(gateway: GatewayProcess, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """
+    Run the chosen cases so many times, in turns, as long as there is time; yield a row for each
+    rollout.
+    """
+    chosen = [CASES[title] for title in options.only or CASES]
+    known = dict[tuple[str, str], str]()
+    until_s = time.monotonic() + options.for_s
+    with tempfile.TemporaryDirectory() as folder:
+        files = Files(Path(folder))
+        for number in range(options.times):
+            for case in chosen:
+                if time.monotonic() > until_s:
+                    return
+                pair = (case.champion, case.challenger)
+                if pair not in known:
+                    known[pair] = f"model-{len(known)}"
+                    for version in pair:
+                        gateway.register(
+                            known[pair],
+                            files.of(version).read_bytes(),
+                            **(
+                                {"preprocessing": record}
+                                if (record := VERSIONS[version].record)
+                                else {}
+                            ),
+                        )
+                row = decide(gateway, known[pair], case, within_s=options.within_s)
+                yield {"case": case.title, "run": number + 1, **row}
 
 
-def decide(
-    gateway: GatewayProcess,
-    name: str,
-    scenario: Scenario,
-    options: argparse.Namespace,
-    sent: Sequence[Picture],
-) -> dict[str, Any]:
-    """Run one rollout under load, to its end or for a minute."""
-    register_versions(gateway, name, scenario.champion, scenario.challenger)
-    with Load(
+def decide(gateway: GatewayProcess, name: str, case: Case, *, within_s: float) -> dict[str, Any]:
+    """
+    Run one rollout under load, to its end or for `within_s`.
+
+    Returns:
+        How it ended, after how many seconds and requests; what callers got; when it says that it
+        would have ended, if it did not; the last numbers of its metrics.
+    """
+    aliased = gateway.client.put(f"/api/v1/models/{name}/aliases/champion", json={"version": 1})
+    assert aliased.status_code == 200, aliased.text
+    load_version(gateway, name)
+    traffic = case.traffic
+    load = Load(
         gateway.url,
         name,
-        sent,
-        clients=options.clients,
-        feedback=scenario.feedback,
-        pause_s=options.pause_ms / 1000,
-    ) as load:
-        threading.Event().wait(1.0)  # caches and connections are warm before anything is compared
+        case.pictures,
+        clients=traffic.clients,
+        rate_per_s=traffic.rate_per_s,
+        feedback=case.feedback,
+    )
+    with load:
+        threading.Event().wait(_WARM_S)
         began_s = time.time()
         created = gateway.client.post(
-            f"/api/v1/models/{name}/rollouts", json={"version": 2, **_PLAN, **scenario.plan}
+            f"/api/v1/models/{name}/rollouts", json={"version": 2, **_PLAN, **case.plan}
         )
         assert created.status_code == 200, created.text
-        ended = _end_of(gateway, created.json()["id"])
-        threading.Event().wait(1.5)
+        ended, due_s = _end_of(gateway, created.json()["id"], within_s)
+        threading.Event().wait(_AFTER_S if ended["phase"] in _ENDED else 0.0)
     decided_s = time.time()
     if ended["finished_at"] is not None:
         decided_s = datetime.fromisoformat(ended["finished_at"]).timestamp()
+    else:
+        path = f"/api/v1/rollouts/{ended['id']}/rollback"
+        answer = gateway.client.post(path)
+        assert answer.status_code == 200, (answer.text, ended)
     during = [answer for answer in load.answers if began_s <= answer.ended_s <= decided_s]
     shown = sum(answer.version == "2" for answer in during)
+    numbers = ended["verdicts"][-1]["metrics"] if ended["verdicts"] else []
     return {
-        "challenger": scenario.name,
-        "strategy": scenario.plan["strategy"],
+        "right": case.right,
         "phase": ended["phase"],
-        "ended_in": ended["strategy"],
+        "ended_in": f"{ended['strategy']} {ended['step']}",
         "reason": ended["reason"],
-        "warnings": ended["warnings"],
         "seconds": round(decided_s - began_s, 1),
         "requests": len(during),
-        "answered_by_challenger": shown,
         "share_that_saw_it": round(shown / max(1, len(during)), 4),
         "statuses": dict(load.statuses),
         "transport_errors": len(load.errors),
-        "verdict_to_zero_traffic_ms": _still_ms(load.answers, ended, decided_s),
-        "last_numbers": _numbers(ended),
+        "verdict_to_last_answer_ms": _still_ms(load.answers, ended, decided_s),
+        "due_s": due_s,
+        "notice": ended["notice"],
+        "numbers": {
+            metric["metric"]: [
+                metric["champion"],
+                metric["challenger"],
+                metric["challenger_samples"],
+                metric["outcome"],
+            ]
+            for metric in numbers
+        },
     }
 
 
-def _still_ms(answers: Sequence[Answered], ended: dict[str, Any], decided_s: float) -> float | None:
+def _still_ms(answers: Sequence[Answered], ended: Mapping[str, Any], end_s: float) -> float | None:
     """How long after the verdict the loser's last answer came; 0 if before; None if undecided."""
     if ended["finished_at"] is None:
         return None
     loser = "1" if ended["phase"] == "Succeeded" else "2"
     last_s = latest(answers, loser)
-    return 0.0 if last_s is None else round(max(0.0, 1000 * (last_s - decided_s)), 1)
+    return 0.0 if last_s is None else round(max(0.0, 1000 * (last_s - end_s)), 1)
 
 
-def _numbers(ended: dict[str, Any]) -> dict[str, Any]:
-    if not ended["verdicts"]:
-        return {}
-    return {
-        metric["metric"]: {key: metric[key] for key in ("champion", "challenger", "outcome")}
-        for metric in ended["verdicts"][-1]["metrics"]
-    }
+def _end_of(
+    gateway: GatewayProcess, rollout: str, within_s: float
+) -> tuple[dict[str, Any], float | None]:
+    """
+    Wait for the end of a rollout, for so long at most.
 
-
-def _end_of(gateway: GatewayProcess, rollout: str) -> dict[str, Any]:
-    """Wait for the end of a rollout, for a minute at most."""
-    until_s, tick = time.monotonic() + _WITHIN_S, threading.Event()
+    Returns:
+        Its last state, and after how many seconds in all it said, early on, that its step would be
+        decided.
+    """
+    began_s, tick = time.monotonic(), threading.Event()
+    due_s: float | None = None
     while True:
         state: dict[str, Any] = gateway.client.get(f"/api/v1/rollouts/{rollout}").json()
-        if state["phase"] in {"Succeeded", "Failed"} or time.monotonic() > until_s:
-            return state
+        took_s = time.monotonic() - began_s
+        if due_s is None and took_s > _DUE_AFTER_S and state["due_at"] is not None:
+            until = datetime.fromisoformat(state["due_at"]) - datetime.now(UTC)
+            due_s = round(took_s + until.total_seconds(), 1)
+        if state["phase"] in _ENDED or took_s > within_s:
+            return state, due_s
         tick.wait(0.25)
 
 
-def calibrate(gateway: GatewayProcess, options: argparse.Namespace, sent: Sequence[Picture]) -> int:
-    """How many products make Triton's answers half as slow again here, under the same load."""
-    tried = 500
-    with tempfile.TemporaryDirectory() as folder:
-        file = rollout_versions.slow(Path(folder) / "slow.onnx", products=tried)
-        register_versions(gateway, "calibration", SECOND, file)
-    load_version(gateway, "calibration", version=2)
-    halves = [
-        Load(
-            gateway.url,
-            "calibration",
-            sent,
-            clients=max(1, options.clients // 2),
-            version=version,
-            pause_s=options.pause_ms / 1000,
-        )
-        for version in (1, 2)
-    ]
-    with halves[0], halves[1]:  # side by side, as in a canary
-        threading.Event().wait(8.0)
-    took_s = []
-    for version in (1, 2):
-        rows = gateway.client.get(
-            "/api/v1/metrics",
-            params={
-                "model": "calibration",
-                "version": version,
-                "group_by": "version",
-                "step": "all",
-                "last": "5m",
-            },
-        ).json()["rows"]
-        took_s.append(rows[0]["infer_p90_s"])
-    base_s, slow_s = took_s
-    return max(1, round(tried * 0.5 * base_s / max(slow_s - base_s, 1e-6)))
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the rows that were measured so far, one JSON line each."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def decisions(gateway: GatewayProcess, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run every scenario."""
-    sent = rollout_versions.pictures()
-    products = calibrate(gateway, options, sent)
-    print(f"slow: {products} products of matrices", flush=True)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, scenario in enumerate(scenarios(Path(folder), products=products)):
-            if options.only and scenario.name not in options.only:
-                continue
-            name = f"{scenario.name}-{number}"
-            row = decide(gateway, name, scenario, options, sent)
-            print(json.dumps(row), flush=True)
-            rows.append(row)
-    return rows
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write a Markdown table of all rows, one line for each case."""
+    by_case: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_case.setdefault(row["case"], []).append(row)
+    heads = (
+        "challenger, traffic, strategy",
+        "right",
+        "others",
+        "seconds",
+        "requests",
+        "share that saw the challenger",
+        "failed requests",
+    )
+    titles = [*CASES, *(by_case.keys() - CASES.keys())]
+    lines = [_line(title, by_case[title]) for title in titles if title in by_case]
+    return "\n".join(["| " + " | ".join(heads) + " |", "|---|--:|---|--:|--:|--:|--:|", *lines])
+
+
+def _line(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    right = [row for row in rows if row["phase"] == row["right"]]
+    others = Counter(
+        f"{row['phase']} in {row['ended_in']}" for row in rows if row["phase"] != row["right"]
+    )
+    failed = sum(
+        row["transport_errors"]
+        + sum(count for status, count in row["statuses"].items() if int(status) != 200)
+        for row in rows
+    )
+    shares = [row["share_that_saw_it"] for row in rows]
+    cells = (
+        f"{rows[0]['right']}: {title}",
+        f"{len(right)} of {len(rows)}",
+        ", ".join(f"{count} {what}" for what, count in others.items()) or "–",
+        _span([row["seconds"] for row in rows], "g"),
+        _span([row["requests"] for row in rows], ",.0f"),
+        f"{100 * statistics.fmean(shares):.1f} %",
+        f"{failed:,}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    """The median, and from the least to the most in brackets."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:{form}} ({low:{form}}–{high:{form}})"

@@ -23,6 +23,7 @@ from testbed.rollout_load import Picture
 # Products of matrices: seconds for one picture, with a core at work for as long.
 HANGING_PRODUCTS = 500_000
 _CLASSES = 10
+_CONV_SIDE, _CONV_CHANNELS = 32, 32
 _SIDE = 64  # of the matrices that a slow version multiplies
 
 
@@ -49,9 +50,71 @@ def flipped(path: Path) -> Path:
     return _write(model, path)
 
 
-def worse(path: Path, *, accuracy: float) -> Path:
-    """Noise on its weights, as much as leaves it the accuracy (0 to 1) or a little less."""
+def again(path: Path, *, seed: int) -> Path:
+    """The same graph; another seed is another file."""
+    model = onnx.load(SECOND_VERSION)
+    model.doc_string = f"seed {seed}"
+    return _write(model, path)
+
+
+def losing(path: Path, *, category: int) -> Path:
+    """It never names one class: the next likely one instead."""
+    model = onnx.load(SECOND_VERSION)
+    kept = np.ones((1, _CLASSES), np.float32)
+    kept[0, category] = 0
+    model.graph.initializer.append(numpy_helper.from_array(kept, "kept_classes"))
+    _between(model, [helper.make_node("Mul", ["in", "kept_classes"], ["out"])])
+    return _write(model, path)
+
+
+def convolving(path: Path, *, layers: int, seed: int = 0) -> Path:
+    """The same answers after so many convolutions, 32 × 32 with 32 channels, of the picture."""
+    model = onnx.load(SECOND_VERSION)
+    weights, nodes, rng = model.graph.initializer, [], np.random.default_rng(seed)
+    for name, value in (
+        ("conv_side", np.array([_CONV_SIDE, _CONV_SIDE], np.int64)),
+        ("conv_scale", np.array(1 / 255, np.float32)),
+        ("conv_from", np.array([0], np.int64)),
+        ("conv_to", np.array([2], np.int64)),
+        ("no_share", np.array(0, np.float32)),
+    ):
+        weights.append(numpy_helper.from_array(value, name))
+    image = model.graph.input[0].name
+    nodes += [
+        helper.make_node("Transpose", [image], ["conv_image"], perm=[0, 3, 1, 2]),
+        helper.make_node("Shape", ["conv_image"], ["conv_shape"]),
+        helper.make_node("Slice", ["conv_shape", "conv_from", "conv_to"], ["conv_outer"]),
+        helper.make_node("Concat", ["conv_outer", "conv_side"], ["conv_size"], axis=0),
+        helper.make_node(
+            "Resize", ["conv_image", "", "", "conv_size"], ["conv_resized"], mode="linear"
+        ),
+        helper.make_node("Mul", ["conv_resized", "conv_scale"], ["conv_0"]),
+    ]
+    channels = 3
+    for layer in range(layers):
+        deviation = (2 / (9 * channels)) ** 0.5
+        kernel = rng.normal(0, deviation, (_CONV_CHANNELS, channels, 3, 3)).astype(np.float32)
+        weights.append(numpy_helper.from_array(kernel, f"kernel_{layer}"))
+        nodes += [
+            helper.make_node(
+                "Conv", [f"conv_{layer}", f"kernel_{layer}"], [f"sums_{layer}"], pads=[1] * 4
+            ),
+            helper.make_node("Relu", [f"sums_{layer}"], [f"conv_{layer + 1}"]),
+        ]
+        channels = _CONV_CHANNELS
+    nodes += [
+        helper.make_node("ReduceMax", [f"conv_{layers}"], ["conv_largest"], keepdims=0),
+        helper.make_node("Mul", ["conv_largest", "no_share"], ["nothing"]),
+        helper.make_node("Add", ["in", "nothing"], ["out"]),
+    ]
+    _between(model, nodes)
+    return _write(model, path)
+
+
+def worse(path: Path, *, lost: float) -> Path:
+    """Noise on its weights, as much as costs it so much accuracy (0 to 1) or a little more."""
     images = _images()
+    accuracy = _accuracy(onnx.load(SECOND_VERSION), images) - lost
     for scale in np.arange(0.02, 2.0, 0.02):
         model, rng = onnx.load(SECOND_VERSION), np.random.default_rng(7)
         for tensor in model.graph.initializer:

@@ -59,6 +59,8 @@ class Load:
         feedback: The share of answers whose true class is told, 0 to 1.
         version: The version to pin.
         pause_s: How long each waits between an answer and its next request, in seconds.
+        rate_per_s: All of them together send so many requests a second, by chance like strangers
+            (Poisson), as long as one of them is free; None: each sends as soon as it may.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Load:
         feedback: float = 0.0,
         version: int | None = None,
         pause_s: float = 0.0,
+        rate_per_s: float | None = None,
     ) -> None:
         self.answers: list[Answered] = []
         self.errors: list[str] = []
@@ -79,6 +82,7 @@ class Load:
         self._path = f"/api/v1/run/{model}" + ("" if version is None else f"?version={version}")
         self._pictures, self._keys, self._feedback = pictures, keys, feedback
         self._pause_s = pause_s
+        self._arrivals = None if rate_per_s is None else _Arrivals(rate_per_s)
         self._told: deque[tuple[float, str, int]] = deque()
         self._stop = threading.Event()
         self.clients = clients
@@ -107,7 +111,8 @@ class Load:
         if self._keys:
             headers["X-Rollout-Key"] = f"client-{number}"
         connection = http.client.HTTPConnection(self._address, timeout=60)
-        while not self._stop.wait(self._pause_s):
+        arrivals = self._arrivals
+        while not self._stop.wait(self._pause_s if arrivals is None else arrivals.wait_s()):
             picture = chance.choice(self._pictures)
             began_s = time.time()
             try:
@@ -150,6 +155,22 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+
+class _Arrivals:
+    """When requests come: a Poisson process, which several clients take from in turn."""
+
+    def __init__(self, rate_per_s: float) -> None:
+        self._rate_per_s = rate_per_s
+        self._chance = random.Random(1)
+        self._lock = threading.Lock()
+        self._next_s = time.monotonic()
+
+    def wait_s(self) -> float:
+        """Take the next arrival; how long until then, 0 if it is over already, in seconds."""
+        with self._lock:
+            self._next_s += self._chance.expovariate(self._rate_per_s)
+            return max(0.0, self._next_s - time.monotonic())
 
 
 def latest(answers: Sequence[Answered], version: str) -> float | None:

@@ -18,8 +18,8 @@ from gateway.converter.publish import publish_version
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.rollout_family import PICTURES
 from testbed.rollout_load import Load
+from testbed.signature_family import colours
 from tests.eventually import eventually
-from tests.integration.test_signature_models import colours
 
 _PAGE_BYTES = 4096
 _JSON = {"Content-Type": "application/json"}

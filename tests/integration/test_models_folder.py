@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.rollout_family import PICTURES
 from testbed.rollout_load import Load
+from testbed.signature_family import colours
 from tests.eventually import eventually
 from tests.hostile_models import graph_model
-from tests.integration.test_signature_models import colours
 
 pytestmark = pytest.mark.alone
 

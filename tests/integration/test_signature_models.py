@@ -3,84 +3,17 @@ Versions whose inputs or outputs differ replace each other under load, on a real
 more, another size, another layout, other numbers.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.rollout_family import PICTURES
 from testbed.rollout_load import Load
 from testbed.rollout_switching import switch
+from testbed.signature_family import CHANGES, UNIT, colours, side_of
 from tests.eventually import eventually
-
-_UNIT = "unit"
-_RESIZED = {"size": [64, 64], "resize": "stretch"}
-
-
-def colours(
-    *,
-    side: int = 64,
-    classes: int = 3,
-    channels_first: bool = False,
-    quantized: bool = False,
-    scaled: bool = False,
-    seed: int = 0,
-) -> bytes:
-    """
-    Make a classifier of red, green and blue of one size: float32, channels last, three classes,
-    unless something else is asked for. `quantized` takes whole numbers and works in int8, `scaled`
-    takes 0 to 255 where others take 0 to 1.
-    """
-    matrix = np.eye(3, classes, dtype=np.float32) * (20.0 + seed)
-    if scaled:
-        matrix /= 255
-    initializers = [numpy_helper.from_array(matrix, "matrix")]
-    nodes, pixels = [], "image"
-    if quantized:
-        initializers += [
-            numpy_helper.from_array(np.array(1 / 255, np.float32), "step"),
-            numpy_helper.from_array(np.array(0.2, np.float32), "weight_step"),
-            numpy_helper.from_array(np.array(0, np.uint8), "zero"),
-            numpy_helper.from_array(np.array(0, np.int8), "weight_zero"),
-            numpy_helper.from_array((matrix / 0.2).round().clip(-128, 127).astype(np.int8), "w8"),
-        ]
-        nodes += [
-            helper.make_node("DequantizeLinear", ["image", "step", "zero"], ["pixels"]),
-            helper.make_node("DequantizeLinear", ["w8", "weight_step", "weight_zero"], ["weights"]),
-        ]
-        pixels = "pixels"
-    axes = [2, 3] if channels_first else [1, 2]
-    nodes += [
-        helper.make_node("ReduceMean", [pixels], ["mean"], axes=axes, keepdims=0),
-        helper.make_node("MatMul", ["mean", "weights" if quantized else "matrix"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["scores"], axis=1),
-    ]
-    shape: list[str | int | None] = ["n", 3, side, side] if channels_first else ["n", side, side, 3]
-    dtype = TensorProto.UINT8 if quantized else TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes,
-        "colours",
-        [helper.make_tensor_value_info("image", dtype, shape)],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes])],
-        initializers,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-# The challenger's graph, and the record that it is registered with.
-CHANGES: dict[str, tuple[dict[str, Any], str]] = {
-    "one-class-more": ({"classes": 4}, _UNIT),
-    "256-instead-of-224": ({"side": 256}, _UNIT),
-    "channels-first": ({"channels_first": True}, _UNIT),
-    "int8-instead-of-float": ({"quantized": True}, json.dumps(_RESIZED)),
-}
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +34,9 @@ def test_a_version_with_another_signature_takes_over_and_goes_back_under_load(
     force. Callers and operators see one model.
     """
     name = change
-    side = 224 if change.startswith("256") else 64
+    side = side_of(change)
     changed, record = CHANGES[change]
-    gateway.register(name, colours(side=side), preprocessing=_UNIT, load="true")
+    gateway.register(name, colours(side=side), preprocessing=UNIT, load="true")
     second = gateway.register(name, colours(**{"side": side, **changed}), preprocessing=record)
     assert second["version"] == 2
     assert any("than version 1" in warning for warning in second["warnings"])
@@ -141,9 +74,9 @@ async def test_what_lies_beside_is_repaired_deleted_and_adopted(tmp_path: Path) 
     gateway that lost its database finds both Triton models to be one model.
     """
     with running_gateway(tmp_path) as gateway:
-        gateway.register("m", colours(), preprocessing=_UNIT, load="true")
-        gateway.register("m", colours(classes=4), preprocessing=_UNIT, load="true")
-        gateway.register("m", colours(classes=4, seed=1), preprocessing=_UNIT)
+        gateway.register("m", colours(), preprocessing=UNIT, load="true")
+        gateway.register("m", colours(classes=4), preprocessing=UNIT, load="true")
+        gateway.register("m", colours(classes=4, seed=1), preprocessing=UNIT)
         for stub in gateway.stubs():
             if "m.signature-2" in " ".join(stub.cmdline()):
                 stub.kill()
