@@ -72,7 +72,7 @@ wheel: setup ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 lock: setup ## Pin the newest versions that pyproject.toml admits
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --extra postgres --extra otel --output-file requirements/runtime.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --extra postgres --extra otel --extra oidc --output-file requirements/runtime.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --all-extras --constraint requirements/runtime.txt --output-file requirements/dev.txt pyproject.toml
 
 bench: setup ## Measure the gateway beside other servers; ARGS=--quick for a look

@@ -22,13 +22,14 @@ from gateway.api.rest import (
     evaluations,
     health,
     keys,
+    login,
     metrics,
     models,
     registration,
     rollouts,
     serving,
 )
-from gateway.api.rules import Rulebook, routes_of
+from gateway.api.rules import Rulebook, routes_of, rules_of
 from gateway.api.sites import Sites
 from gateway.api.v2 import models as v2_models
 from gateway.api.v2 import repository, server
@@ -80,6 +81,7 @@ def create_app(
         rollouts.router,
         evaluations.router,
         keys.router,
+        login.router,
         audit.router,
         health.router,
         server.router,
@@ -92,7 +94,8 @@ def create_app(
     errors.install(app)
     app.add_middleware(BodyLimitErrors)
     app.state.sites = Sites(settings.allowed_hosts, settings.cors_origins, settings.host)
-    app.add_middleware(Authorization, rulebook=Rulebook(routes_of(app)), sites=app.state.sites)
+    rulebook = Rulebook(routes_of(app), rules_of(metrics_public=settings.metrics_public))
+    app.add_middleware(Authorization, rulebook=rulebook, sites=app.state.sites)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     app.add_middleware(PageHeaders)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gateway.access.keyring import Keyring
-from gateway.access.opening import open_keyring, warn_while_open
+from gateway.access.opening import Access, open_access, warn_while_open
 from gateway.background.tasks import run_in_background
 from gateway.control_plane import Control, ControlPlane
 from gateway.metrics.metrics import Metrics, open_metrics
@@ -32,7 +31,7 @@ class Core:
 
     database: Database
     registry: Registry
-    keyring: Keyring
+    access: Access
     registration: Registration
     control: Control
     metrics: Metrics
@@ -67,9 +66,9 @@ async def open_core(settings: Settings, plane: ControlPlane) -> AsyncIterator[Co
             VersionStore(database), hidden_sources=hidden, refreshed=plane.catalog_refreshed
         )
         await registry.refresh()
-        keyring = await open_keyring(settings, database, registry)
+        access = await stack.enter_async_context(open_access(settings, database, registry))
         if plane.does_shared_work:
-            run_in_background(stack, partial(warn_while_open, settings, keyring))
+            run_in_background(stack, partial(warn_while_open, settings, access.keyring))
         registration = await stack.enter_async_context(
             _open_registration(settings, repository, database, registry, plane)
         )
@@ -79,7 +78,7 @@ async def open_core(settings: Settings, plane: ControlPlane) -> AsyncIterator[Co
         )
         for work in metrics.background(shared_work=plane.does_shared_work):
             run_in_background(stack, work)
-        yield Core(database, registry, keyring, registration, control, metrics)
+        yield Core(database, registry, access, registration, control, metrics)
 
 
 @contextlib.asynccontextmanager

@@ -8,12 +8,14 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from gateway.access.callers import Caller
 from gateway.access.keyring import Keyring
 from gateway.access.limits import RateLimits
+from gateway.background.tasks import run_in_background
 from gateway.control_plane import ControlPlane, Folder, LocalControlPlane
 from gateway.core import open_core
 from gateway.errors import StoreUnavailable
@@ -41,6 +43,9 @@ from gateway.store.keys import KeyStore
 from gateway.triton.computing import computed
 from gateway.triton.loads import LoadStates
 from gateway.triton.replicas import ReplicaSet
+
+if TYPE_CHECKING:
+    from gateway.access.sign_in import SignIn
 
 _DATABASE_CHECK_S = 1.0
 
@@ -73,6 +78,7 @@ class Services:
     metrics: Metrics
     peers: Peers
     keyring: Keyring
+    sign_in: "SignIn | None"
     keys: KeyStore
     limits: RateLimits
     audit: AuditStore
@@ -174,6 +180,8 @@ async def open_services(
     async with contextlib.AsyncExitStack() as stack:
         core = await stack.enter_async_context(open_core(settings, plane))
         registry, control, metrics = core.registry, core.control, core.metrics
+        if core.access.follow is not None:
+            run_in_background(stack, core.access.follow)
         rollouts = open_rollouts(
             settings, core.database, registry, control.lifecycle, recall=peers.recall
         )
@@ -247,7 +255,8 @@ async def open_services(
             metrics=metrics,
             aliases=Aliases(registry, core.registration.store, control.lifecycle),
             peers=peers,
-            keyring=core.keyring,
+            keyring=core.access.keyring,
+            sign_in=core.access.sign_in,
             keys=KeyStore(core.database),
             limits=RateLimits(part=1 / settings.workers),
             audit=AuditStore(core.database),

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from gateway.access.models import matches
 from gateway.access.roles import Role
-from gateway.errors import Forbidden, Unauthenticated
+from gateway.errors import Forbidden, ModelNotFound, ModelNotLoaded, Unauthenticated
+
+OTHER_MODELS = "models"
+"""Why a caller is refused whose key is for other models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,22 @@ class Caller:
         """Whether a model exists as far as this caller can tell."""
         return matches(self.models, model)
 
+    def require_model(self, model: str, unknown: type[ModelNotFound | ModelNotLoaded]) -> None:
+        """
+        Check that a model exists as far as this caller can tell.
+
+        Args:
+            model: Its name.
+            unknown: The error of a model that does not exist.
+
+        Raises:
+            ModelNotFound, ModelNotLoaded: It does not, to the letter as if nobody had it.
+        """
+        if not self.sees(model):
+            error = unknown(model)
+            error.refusal = OTHER_MODELS
+            raise error
+
     def require_all_models(self) -> None:
         """
         Check that the caller is not limited to some models.
@@ -68,7 +87,9 @@ class Caller:
             Forbidden: The caller sees some models only, and what is asked for is about all.
         """
         if self.models:
-            raise Forbidden("This is about all models, and the key is for some of them only.")
+            error = Forbidden("This is about all models, and the key is for some of them only.")
+            error.refusal = OTHER_MODELS
+            raise error
 
 
 ANYBODY = Caller("", "api", Role.ADMIN)

@@ -22,6 +22,16 @@ from gateway.errors import Unauthenticated
 log = structlog.get_logger(__name__)
 
 
+class Tokens(Protocol):
+    """Tells who shows a token (`tokens.py`)."""
+
+    @property
+    def give_admin(self) -> bool: ...  # noqa: D102 - whether some token is an admin's
+    def is_token(self, shown: str) -> bool: ...  # noqa: D102
+    def caller(self, shown: str, now_s: float) -> Caller: ...  # noqa: D102
+    async def learn(self, shown: str) -> None: ...  # noqa: D102
+
+
 class StoredKey(Protocol):
     """A key as it is stored. Times are UTC, in seconds since 1970."""
 
@@ -73,7 +83,7 @@ class Keyring:
         pepper: The key of the hashes.
         read: Reads all keys that there are, revoked and expired ones too.
         bootstrap: The first admin's key, from the settings.
-        others: Whether callers can be told apart by something else, too (tokens).
+        tokens: Tell who shows a token, where an issuer is configured.
     """
 
     def __init__(
@@ -82,12 +92,14 @@ class Keyring:
         read: Callable[[], Awaitable[Sequence[StoredKey]]],
         *,
         bootstrap: str | None = None,
-        others: bool = False,
+        tokens: Tokens | None = None,
     ) -> None:
         self.pepper = pepper
         self._read = read
+        self.tokens = tokens
         # Keys can be managed without an admin's key of the table, too.
-        self.admin_elsewhere = others or bootstrap is not None
+        self.admin_elsewhere = bootstrap is not None or (tokens is not None and tokens.give_admin)
+        self._closed = bootstrap is not None or tokens is not None
         self._keys: dict[str, _Held] = {}
         self._strangers: frozenset[str] = frozenset()
         # What nobody can show: no hash is known to be of anything.
@@ -101,7 +113,7 @@ class Keyring:
         Whether anybody may do anything: nobody has ever made a key, and the settings name none.
         Revoking the last key does not open the gateway again.
         """
-        return not self.admin_elsewhere and not self._keys
+        return not self._closed and not self._keys
 
     async def refresh(self) -> None:
         """
@@ -117,9 +129,20 @@ class Keyring:
             log.warning("keys_of_another_secret", keys=sorted(strangers), mend="KEYS_SECRET")
         self._strangers = strangers
 
+    async def learn(self, shown: str | None) -> None:
+        """
+        Check what is shown, if it is a token that is not known yet. Nothing to do for a key.
+
+        Raises:
+            Unauthenticated: The token is wrong, or not in force.
+            IssuerUnavailable, Overloaded: It cannot be checked now.
+        """
+        if shown is not None and self.tokens is not None and self.tokens.is_token(shown):
+            await self.tokens.learn(shown)
+
     def caller(self, shown: str | None, now_s: float) -> Caller:
         """
-        Tell who shows a key.
+        Tell who shows a key, or a token that has been learned.
 
         Args:
             shown: What the caller sent as a key, if anything.
@@ -129,24 +152,27 @@ class Keyring:
             `ANYBODY` while the gateway is open, `NOBODY` for a caller without a key.
 
         Raises:
-            Unauthenticated: The key is wrong, expired or revoked.
+            Unauthenticated: The key is wrong, expired or revoked; the token was not learned.
+            Forbidden: The token is good, and gives no role.
         """
         if self.open:
             return ANYBODY
         if shown is None:
             return NOBODY
+        if self.tokens is not None and self.tokens.is_token(shown):
+            return self.tokens.caller(shown, now_s)
         if len(shown) > LONGEST_KEY:
-            raise Unauthenticated("The key is wrong.")
+            raise Unauthenticated("The key is wrong.", "key_wrong")
         digest = self.pepper.digest(shown)
         held = self._keys.get(id_of(shown) or "", self._else)
         is_new = hmac.compare_digest(digest, held.digest)
         is_old = hmac.compare_digest(digest, held.previous_digest)
         if not is_new and not (is_old and now_s < held.previous_until_s):
-            raise Unauthenticated("The key is wrong.")
+            raise Unauthenticated("The key is wrong.", "key_wrong")
         if held.revoked:
-            raise Unauthenticated("The key has been revoked.")
+            raise Unauthenticated("The key has been revoked.", "key_revoked")
         if now_s >= held.expires_at_s:
-            raise Unauthenticated("The key has expired.")
+            raise Unauthenticated("The key has expired.", "key_expired")
         return held.caller
 
 

@@ -50,3 +50,7 @@ class Pepper:
     def digest(self, key: str) -> bytes:
         """Return the keyed hash of a key: 32 bytes."""
         return hmac.digest(self._secret, key.encode("utf-8", "surrogatepass"), "sha256")
+
+    def derived(self, purpose: bytes) -> bytes:
+        """Return a secret of 32 bytes for another purpose; it says nothing about this one."""
+        return hmac.digest(self._secret, b"for " + purpose, "sha256")

@@ -1,11 +1,15 @@
 """
-Opens what tells who may ask: the keys of the settings and of the database. Refuses to serve
-everybody on an address that others can reach.
+Opens what tells who may ask: the keys of the settings and of the database, and the tokens of an
+issuer. Refuses to serve everybody on an address that others can reach.
 """
 
 import asyncio
+import contextlib
 import ipaddress
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import SecretStr
@@ -13,10 +17,15 @@ from pydantic import SecretStr
 from gateway.access.keyring import Keyring
 from gateway.access.keys import Pepper
 from gateway.access.secret_file import kept_secret
+from gateway.background.tasks import Work
 from gateway.registry.registry import Registry
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.keys import KeyStore
+
+if TYPE_CHECKING:
+    from gateway.access.sign_in import SignIn
+    from gateway.access.tokens import Tokens
 
 log = structlog.get_logger(__name__)
 
@@ -36,30 +45,79 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def open_keyring(settings: Settings, database: Database, registry: Registry) -> Keyring:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """
+    What tells who may ask.
+
+    Attributes:
+        keyring: Tells who shows a key or a token.
+        sign_in: Signs people in with a browser, if the settings say so.
+        follow: Keeps the issuer's keys those of now, for as long as it runs; None without one.
+    """
+
+    keyring: Keyring
+    sign_in: "SignIn | None" = None
+    follow: Work | None = None
+
+
+@contextlib.asynccontextmanager
+async def open_access(
+    settings: Settings, database: Database, registry: Registry
+) -> AsyncIterator[Access]:
     """
     Read the keys; they are read again with every new generation of the registry.
 
     Raises:
         NotSafe: Nobody has made a key, and others can reach the gateway; or a secret's file cannot
-            be read.
+            be read, or settings contradict each other.
         StoreUnavailable: The database cannot be read.
     """
     bootstrap = _secret(settings.gateway_admin_key, settings.gateway_admin_key_file)
     if bootstrap is not None and len(bootstrap) < 16:
         raise NotSafe("GATEWAY_ADMIN_KEY_FILE: the key has less than 16 characters.")
-    keyring = Keyring(
-        await asyncio.to_thread(_pepper, settings), KeyStore(database).read_all, bootstrap=bootstrap
-    )
-    await keyring.refresh()
-    if keyring.open and not settings.insecure and not is_loopback(settings.host):
-        raise NotSafe(
-            f"HOST={settings.host} lets others reach this gateway, and without a key everybody may "
-            "do everything. Either set GATEWAY_ADMIN_KEY (openssl rand -hex 32 makes one), or "
-            "serve everybody with --insecure (INSECURE=true)."
-        )
-    registry.read_alongside(keyring.refresh)
-    return keyring
+    pepper = await asyncio.to_thread(_pepper, settings)
+    async with contextlib.AsyncExitStack() as stack:
+        tokens = _tokens(settings)
+        if tokens is not None:
+            stack.push_async_callback(tokens.close)
+        keyring = Keyring(pepper, KeyStore(database).read_all, bootstrap=bootstrap, tokens=tokens)
+        await keyring.refresh()
+        if keyring.open and not settings.insecure and not is_loopback(settings.host):
+            raise NotSafe(
+                f"HOST={settings.host} lets others reach this gateway, and without a key everybody "
+                "may do everything. Either set GATEWAY_ADMIN_KEY (openssl rand -hex 32 makes one) "
+                "or OIDC_ISSUER, or serve everybody with --insecure (INSECURE=true)."
+            )
+        registry.read_alongside(keyring.refresh)
+        if tokens is None:
+            yield Access(keyring)
+        else:
+            yield Access(keyring, _sign_in(settings, tokens, pepper), tokens.follow)
+
+
+def _tokens(settings: Settings) -> "Tokens | None":
+    if settings.oidc_issuer is None and settings.oidc_client_id is None:
+        return None
+    try:
+        # Optional, and slow to import.
+        from gateway.access.issuer_opening import open_tokens  # noqa: PLC0415
+    except ImportError as error:
+        raise NotSafe("OIDC_ISSUER needs: pip install 'onnx-gateway[oidc]'.") from error
+    try:
+        return open_tokens(settings)
+    except ValueError as error:
+        raise NotSafe(str(error)) from None
+
+
+def _sign_in(settings: Settings, tokens: "Tokens", pepper: Pepper) -> "SignIn | None":
+    from gateway.access.issuer_opening import open_sign_in  # noqa: PLC0415
+
+    secret = _secret(settings.oidc_client_secret, settings.oidc_client_secret_file)
+    try:
+        return open_sign_in(settings, tokens, pepper, secret)
+    except ValueError as error:
+        raise NotSafe(str(error)) from None
 
 
 async def warn_while_open(settings: Settings, keyring: Keyring) -> None:

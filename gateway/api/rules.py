@@ -71,6 +71,11 @@ RULES: Mapping[str, Rule] = {
     "GET /redoc": OPEN,
     "GET /openapi.json": OPEN,
     "GET /static-offline-docs/{path:path}": OPEN,
+    # Signing in; the browser proves itself by what it kept, and by the issuer's code.
+    "GET /login": OPEN,
+    "GET /login/callback": OPEN,
+    "POST /logout": OPEN,
+    "GET /api/v1/caller": Rule(Role.INFER),
     # The original contract.
     "GET /api/v1/list": Rule(Role.INFER, Named.EACH),
     "POST /api/v1/load": _WORK_BY_QUERY,
@@ -152,6 +157,11 @@ RULES: Mapping[str, Rule] = {
     },
 }
 """By method and path."""
+
+
+def rules_of(*, metrics_public: bool) -> Mapping[str, Rule]:
+    """Return the table as the settings would have it."""
+    return {**RULES, "GET /metrics": OPEN} if metrics_public else RULES
 
 
 class StatedRoute(NamedTuple):

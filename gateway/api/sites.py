@@ -106,6 +106,20 @@ class Sites:
             raise MediaTypeUnsupported("A browser has to say what it sends: application/json.")
 
 
+def require_own_page(method: str, headers: Headers) -> None:
+    """
+    Check of a request that shows a browser's cookie, and was checked already, that it says where it
+    comes from: only scripts may leave that out, and scripts have keys.
+
+    Raises:
+        CrossSite: It would change something, and does not say.
+    """
+    if method in _READS:
+        return
+    if not any(name in {b"origin", b"sec-fetch-site"} for name, _ in headers):
+        raise CrossSite("With a cookie, a request has to say which page sent it.")
+
+
 def _authority(origin: bytes) -> bytes:
     """Return the host and port of an origin; nothing of one that is no web page's."""
     scheme, _, authority = origin.lower().partition(b"://")

@@ -62,6 +62,7 @@ maps a class to a status.
     │   ├── TritonUnavailable   triton_unavailable
     │   ├── StoreUnavailable    store_unavailable
     │   │   └── StoreFull       storage_full
+    │   ├── IssuerUnavailable   issuer_unavailable
     │   ├── RepositoryReadOnly  repository_read_only
     │   ├── ModelQuarantined    model_quarantined
     │   ├── ChannelClosed       restarting
@@ -128,6 +129,7 @@ from gateway.errors.service import (
     Draining,
     FormatUnavailable,
     InferenceFailed,
+    IssuerUnavailable,
     LoadFailed,
     ModelOutputInvalid,
     ModelQuarantined,
@@ -194,6 +196,7 @@ __all__ = [
     "ImageTooLarge",
     "ImageTruncated",
     "InferenceFailed",
+    "IssuerUnavailable",
     "KeyExists",
     "KeyInvalid",
     "KeyNotFound",

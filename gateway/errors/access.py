@@ -34,33 +34,42 @@ class LastAdminKey(Conflict):
 
 
 class Unauthenticated(GatewayError):
-    """The caller showed no key, or one that is wrong, expired or revoked."""
+    """The caller showed no key, or one that is wrong, expired or revoked; `refusal` says which."""
 
     code = "unauthenticated"
+    refusal = "no_key"
+
+    def __init__(self, detail: str, refusal: str | None = None) -> None:
+        super().__init__(detail)
+        self.refusal = refusal or self.refusal
 
 
 class Forbidden(GatewayError):
     """The caller is known, and may not do that."""
 
     code = "forbidden"
+    refusal = "role"
 
 
 class CrossSite(Forbidden):
     """A page of another site sent the request."""
 
     code = "cross_site"
+    refusal = "cross_site"
 
 
 class HostRefused(GatewayError):
     """The request is meant for a host that this gateway is not."""
 
     code = "host_not_allowed"
+    refusal = "host"
 
 
 class MediaTypeUnsupported(GatewayError):
     """A browser sent a body whose type every page may send."""
 
     code = "media_type_unsupported"
+    refusal = "media_type"
 
 
 class RateLimited(Overloaded):

@@ -11,7 +11,7 @@ class GatewayError(Exception):
 
     code: ClassVar[str] = "internal_error"
     retry_after_s: ClassVar[float | None] = None
-    refusal: ClassVar[str] = ""
+    refusal: str = ""
     """Why a request was refused that nobody looked at, in a word; "": that is not what happened."""
 
     def __init__(self, detail: str) -> None:

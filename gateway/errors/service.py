@@ -56,6 +56,13 @@ class StoreFull(StoreUnavailable):
     retry_after_s = None  # type: ignore[assignment] # nobody knows when there is space again
 
 
+class IssuerUnavailable(Unavailable):
+    """The issuer of tokens does not answer."""
+
+    code = "issuer_unavailable"
+    refusal = "issuer_away"
+
+
 class RepositoryReadOnly(Unavailable):
     """The model repository cannot be written to; what lies in it is served."""
 

@@ -71,7 +71,7 @@ class Method(NamedTuple):
     """
 
     work: Callable[[Rpc, Any], Awaitable[Any]]
-    who: Role | None = Role.INFER
+    who: Role | None
     model: str = ""
     unknown: type[ModelNotFound | ModelNotLoaded] = ModelNotLoaded
     every_model: bool = False
@@ -92,7 +92,7 @@ class Calls:
                 try:
                     async with self._shielded(call):
                         call.seen.bytes_in = request.ByteSize()
-                        self._let_in(call, method, request)
+                        await self._let_in(call, method, request)
                         answer = await method.work(call, request)
                         call.seen.bytes_out = answer.ByteSize()
                         await context.send_initial_metadata(_told(call))
@@ -121,7 +121,7 @@ class Calls:
                     try:
                         async with self._shielded(call):
                             call.seen.bytes_in = request.ByteSize()
-                            self._let_in(call, method, request)
+                            await self._let_in(call, method, request)
                             answer = wrap(request, await method.work(call, request), None)
                     except GatewayError as error:
                         _note(call, error)
@@ -180,24 +180,27 @@ class Calls:
             log.exception("request_crashed", path=call.seen.endpoint)
             raise GatewayError("Internal error.") from error
 
-    def _let_in(self, call: Rpc, method: Method, request: Any) -> None:
+    async def _let_in(self, call: Rpc, method: Method, request: Any) -> None:
         """
         Tell who asks, if they may.
 
         Raises:
             Unauthenticated, Forbidden, RateLimited: They may not.
+            IssuerUnavailable: Nobody can tell now.
             ModelNotFound, ModelNotLoaded: The model is none of theirs.
         """
         model = getattr(request, method.model) if method.model else ""
         call.seen.model = model
         if method.who is None:
             return
-        caller = self._services.keyring.caller(shown_key(call.headers), time.time())
+        shown = shown_key(call.headers)
+        await self._services.keyring.learn(shown)
+        caller = self._services.keyring.caller(shown, time.time())
         caller.require(method.who)
         if method.every_model and not model:
             caller.require_all_models()
-        if model and not caller.sees(model):
-            raise method.unknown(model)
+        if model:
+            caller.require_model(model, method.unknown)
         if caller.limits.rate_per_s is not None:
             self._services.limits.take(caller, time.monotonic())
         call.caller = caller
@@ -227,6 +230,7 @@ def _told(call: Rpc) -> tuple[tuple[str, str], ...]:
 def _note(call: Rpc, error: GatewayError) -> StatusCode:
     status = status_of(error)
     call.seen.status, call.seen.code = HTTP_STATUS_OF[status], error.code
+    call.seen.refusal = error.refusal
     level = log.warning if call.seen.status >= 500 else log.info
     level(
         "request_failed",

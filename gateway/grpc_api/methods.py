@@ -138,22 +138,37 @@ async def _unsupported(call: Rpc, _request: Any) -> Any:
     raise ProtocolUnsupported(f"{call.seen.endpoint} is not offered by the gateway.")
 
 
-INFER = Method(_infer, model="model_name")
+INFER = Method(_infer, Role.INFER, "model_name")
 """Also of each request of a stream."""
+
+UNSUPPORTED = Method(_unsupported, Role.INFER)
+"""What the protocol has and the gateway has not; only callers with a key are told so."""
 
 METHODS: Mapping[str, Method] = {
     "ServerLive": Method(_live, None),
     "ServerReady": Method(_ready, None),
     "ServerMetadata": Method(_server, None),
-    "ModelReady": Method(_model_ready, model="name"),
-    "ModelMetadata": Method(_metadata, model="name"),
-    "ModelConfig": Method(_config, model="name"),
-    "ModelStatistics": Method(_statistics, model="name", every_model=True),
+    "ModelReady": Method(_model_ready, Role.INFER, "name"),
+    "ModelMetadata": Method(_metadata, Role.INFER, "name"),
+    "ModelConfig": Method(_config, Role.INFER, "name"),
+    "ModelStatistics": Method(_statistics, Role.INFER, "name", every_model=True),
     "ModelInfer": INFER,
-    "RepositoryIndex": Method(_index),
+    "ModelStreamInfer": INFER,
+    "RepositoryIndex": Method(_index, Role.INFER),
     "RepositoryModelLoad": Method(_load, Role.OPERATOR, "model_name", ModelNotFound),
     "RepositoryModelUnload": Method(_unload, Role.OPERATOR, "model_name"),
+    **dict.fromkeys(
+        (
+            "SystemSharedMemoryStatus",
+            "SystemSharedMemoryRegister",
+            "SystemSharedMemoryUnregister",
+            "CudaSharedMemoryStatus",
+            "CudaSharedMemoryRegister",
+            "CudaSharedMemoryUnregister",
+            "TraceSetting",
+            "LogSettings",
+        ),
+        UNSUPPORTED,
+    ),
 }
-"""All others of the service are refused, to callers with a key."""
-
-UNSUPPORTED = Method(_unsupported)
+"""By name. A method that a later release of tritonclient brings is unsupported, too."""

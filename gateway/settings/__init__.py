@@ -8,17 +8,19 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from gateway.settings.access import AccessSettings
 from gateway.settings.connections import ConnectionSettings
+from gateway.settings.lists import split_list
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class Settings(ConnectionSettings):
+class Settings(AccessSettings, ConnectionSettings):
     """The settings of one gateway process. Read once, at start; never changed afterwards."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
@@ -26,44 +28,6 @@ class Settings(ConnectionSettings):
     host: str = Field(
         "127.0.0.1", description="Address to listen on. 0.0.0.0 opens it to the network."
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description=(
-            "Comma-separated names that this gateway is called by, `*` a wildcard; `*` alone is "
-            "any name. Addresses, `localhost` and names without a dot need no line."
-        ),
-    )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description=(
-            "Comma-separated origins (https://app.example.com) whose pages may use this gateway "
-            "from a browser. Default: its own pages alone."
-        ),
-    )
-    insecure: bool = Field(
-        False,
-        description=(
-            "Serve also an address that others can reach without any key: whoever reaches it may "
-            "do everything."
-        ),
-    )
-    gateway_admin_key: SecretStr | None = Field(
-        None,
-        min_length=16,
-        description="Key of the first admin, 16 characters or more. With it the gateway is closed.",
-    )
-    gateway_admin_key_file: Path | None = Field(
-        None, description="A file that holds GATEWAY_ADMIN_KEY."
-    )
-    keys_secret: SecretStr | None = Field(
-        None,
-        min_length=32,
-        description=(
-            "Secret of the hashes that are stored of keys; the same for all gateways of a "
-            "database. Default: made once, in DATA_DIR."
-        ),
-    )
-    keys_secret_file: Path | None = Field(None, description="A file that holds KEYS_SECRET.")
     port: int = Field(3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     workers: int = Field(
         1,
@@ -286,12 +250,10 @@ class Settings(ConnectionSettings):
             raise ValueError(f"less than one for each of the {info.data['workers']} WORKERS")
         return value
 
-    @field_validator("triton_urls", "allowed_hosts", "cors_origins", mode="before")
+    @field_validator("triton_urls", mode="before")
     @classmethod
-    def _split_list(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+    def _split(cls, value: object) -> object:
+        return split_list(value)
 
     @property
     def resolved_database_url(self) -> str:

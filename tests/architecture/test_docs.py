@@ -7,6 +7,7 @@ import pytest
 
 from gateway.api.rules import RULES, Named
 from gateway.cli.settings_table import settings_table
+from gateway.grpc_api.methods import METHODS, UNSUPPORTED
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -59,3 +60,23 @@ def test_every_route_stands_in_the_security_document() -> None:
     text = (ROOT / "docs/security.md").read_text()
     table = text.partition("<!-- routes -->")[2].partition("<!-- /routes -->")[0]
     assert table.strip().splitlines()[2:] == wanted, "\n".join(wanted)
+
+
+def methods_table() -> list[str]:
+    """Write gRPC's methods and who may call them, as docs/security.md has them."""
+    lines = ["| method | role | a key for some models |", "| --- | --- | --- |"]
+    for name, method in METHODS.items():
+        own = "its own; without a name, keys for all models only"
+        models = own if method.every_model else "its own" if method.model else "–"
+        if name == "RepositoryIndex":
+            models = "shows its own"
+        offered = " (not offered)" if method is UNSUPPORTED else ""
+        lines.append(f"| `{name}` | {method.who or 'open'}{offered} | {models} |")
+    return lines
+
+
+def test_every_method_stands_in_the_security_document() -> None:
+    """docs/security.md lists each call of gRPC with its role, as the table in the code has them."""
+    text = (ROOT / "docs/security.md").read_text()
+    table = text.partition("<!-- methods -->")[2].partition("<!-- /methods -->")[0]
+    assert table.strip().splitlines() == methods_table(), "\n".join(methods_table())

@@ -10,6 +10,7 @@ import pytest
 
 from testbed.gateway_process import GatewayProcess, running_gateway
 from tests.contract import original_server
+from tests.contract.gate import Gate, open_gate
 from tests.model_family import original_model
 
 
@@ -52,3 +53,9 @@ def original(gateway: GatewayProcess, models_folder: Path) -> Iterator[httpx.Cli
     process.terminate()
     process.wait()
     process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    with open_gate(tmp_path_factory.mktemp("gate")) as opened:
+        yield opened

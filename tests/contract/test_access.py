@@ -1,32 +1,33 @@
 """Who may call what: every route of the app, really called, by every kind of caller."""
 
-import base64
 import contextlib
-import io
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
-from gateway.access.roles import Role
-from gateway.api.rules import RULES, Named, Rule, Rulebook, RuleMissing, StatedRoute, routes_of
+from gateway.api.rules import (
+    RULES,
+    Named,
+    Rule,
+    Rulebook,
+    RuleMissing,
+    StatedRoute,
+    routes_of,
+    rules_of,
+)
 from gateway.app import create_app
 from gateway.settings import Settings
 from testbed.gateway_process import GatewayProcess, running_gateway
-from tests.running_triton import tiny_classifier
+from tests.contract.gate import ADMIN, GHOST, KINDS, MINE, OTHER, ROLE_OF, Gate, image
 
-ADMIN = "the key of the first admin, of the settings"
-MINE, OTHER, GHOST = "mine", "other", "ghost"
 ROUTES = sorted(
     {(route.method, route.path) for route in routes_of(create_app(Settings(_env_file=None)))}
 )
@@ -35,66 +36,18 @@ ROUTES_OF_A_MODEL = [
     for method, path in ROUTES
     if RULES[f"{method} {path}"].model in {Named.PATH, Named.QUERY}
 ]
-ROLE_OF = {"infer": Role.INFER, "operator": Role.OPERATOR, "admin": Role.ADMIN}
 REFUSED = {"unauthenticated", "forbidden"}
-
-
-@dataclass
-class Gate:
-    """A gateway that asks for keys, and keys of every kind."""
-
-    gateway: GatewayProcess
-    keys: dict[str, str]
-
-    def call(self, method: str, path: str, key: str | None, **options: Any) -> httpx.Response:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return self.gateway.client.request(method, path, headers=headers, **options)
-
-    def load(self) -> None:
-        """Load what an admin has unloaded while every route was called."""
-        assert self.call("POST", "/api/v1/load", ADMIN, params={"name": MINE}).text == "200"
-
-    def make(self, name: str, role: str, **terms: Any) -> str:
-        body = {"name": name, "role": role, **terms}
-        answer = self.call("POST", "/api/v1/keys", ADMIN, json=body)
-        assert answer.status_code == 200, answer.text
-        key: str = answer.json()["key"]
-        return key
-
-
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    environment = {"GATEWAY_ADMIN_KEY": ADMIN, "WORKERS": "2"}
-    with running_gateway(tmp_path_factory.mktemp("gate"), environment=environment) as gateway:
-        made = Gate(gateway, {})
-        gateway.client.headers["X-API-Key"] = ADMIN
-        for name in (MINE, OTHER):
-            gateway.register(name, tiny_classifier(), load="true")
-        del gateway.client.headers["X-API-Key"]
-        made.keys = {
-            "infer": made.make("reader", "infer", models=[MINE]),
-            "infer for another": made.make("stranger", "infer", models=[OTHER]),
-            "operator": made.make("operator", "operator"),
-            "admin": made.make("admin", "admin"),
-            "revoked": made.make("gone", "admin"),
-            "expired": made.make("short", "admin", expires="1s"),
-        }
-        assert made.call("DELETE", "/api/v1/keys/gone", ADMIN).status_code == 200
-        made.keys["wrong"] = made.keys["admin"][:-4] + "----"
-        time.sleep(1.1)  # the second of the key that expires
-        yield made
-
-
-def image() -> str:
-    written = io.BytesIO()
-    Image.new("RGB", (8, 8), (200, 10, 10)).save(written, "PNG")
-    return base64.b64encode(written.getvalue()).decode()
+INFERENCE = {
+    "inputs": [{"name": "x", "datatype": "UINT8", "shape": [1, 8, 8, 3], "data": [7] * 8 * 8 * 3}]
+}
 
 
 def request_of(path: str, model: str, rule: Rule) -> tuple[str, dict[str, str]]:
     """Fill in a route's path, and the query that names its model."""
     filled = path.replace("{name}", model)
-    for name, value in (("version", "7"), ("key", "nobody"), ("path:path", "x.css")):
+    # Of a model that is there, the protocol's routes are asked about a version that is there.
+    version = "1" if path.startswith("/v2/") else "7"
+    for name, value in (("version", version), ("key", "nobody"), ("path:path", "x.css")):
         filled = filled.replace(f"{{{name}}}", value)
     filled = re.sub(r"\{[^}]*\}", "none", filled)
     query = {}
@@ -103,25 +56,48 @@ def request_of(path: str, model: str, rule: Rule) -> tuple[str, dict[str, str]]:
     return filled, query
 
 
+def code_of(answer: httpx.Response) -> str:
+    """Read an error's code; "" of what is no error of ours."""
+    if answer.headers.get("content-type") != "application/json":
+        return ""
+    body = answer.json()
+    return str(body.get("code", "")) if isinstance(body, dict) else ""
+
+
+def expected_refusal(rule: Rule, kind: str | None) -> set[tuple[int, str]] | None:
+    """Tell which refusals a kind of caller may get from a route about MINE; None: it is let in."""
+    if rule.who is None:
+        return None
+    role = ROLE_OF.get(kind or "")
+    if role is None:
+        return {(401, "unauthenticated")}
+    limited = kind in {"infer", "infer for another"}
+    if not role.includes(rule.who) or (limited and rule.model is Named.ALL):
+        return {(403, "forbidden")}
+    if kind == "infer for another" and rule.model in {Named.PATH, Named.QUERY}:
+        return {(404, "model_not_found"), (409, "model_not_loaded")}
+    return None
+
+
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=map(" ".join, ROUTES))
 def test_every_route_lets_in_whom_it_should(gate: Gate, method: str, path: str) -> None:
-    """No key, an expired, a revoked, a wrong one: 401; too low a role: 403; all others get in."""
+    """No key, an expired, revoked or wrong one: 401; too low a role: 403; of others: not there."""
     rule = RULES[f"{method} {path}"]
     url, query = request_of(path, MINE, rule)
-    kinds = [None, "expired", "revoked", "wrong", "infer", "operator", "admin"]
-    for kind in kinds:
-        answer = gate.call(method, url, gate.keys[kind] if kind else None, params=query)
-        body = answer.json() if answer.headers.get("content-type") == "application/json" else {}
-        code = body.get("code", "") if isinstance(body, dict) else ""
-        role = ROLE_OF.get(kind or "")
-        if rule.who is None or (role is not None and role.includes(rule.who)):
-            limited = kind == "infer" and rule.model is Named.ALL
-            assert limited == (code in REFUSED), (kind, answer.text)
-        elif role is None:
-            assert (answer.status_code, code) == (401, "unauthenticated"), (kind, answer.text)
-            assert answer.headers["www-authenticate"] == "Bearer"
+    of_a_model = path.startswith("/v2/models/{name}") and "trace" not in path
+    if of_a_model:
+        gate.load()
+    for kind in KINDS:
+        body = {"json": INFERENCE} if path.endswith("/infer") else {}
+        answer = gate.call(method, url, gate.keys[kind] if kind else None, params=query, **body)
+        refusal = expected_refusal(rule, kind)
+        if refusal is None:
+            assert code_of(answer) not in REFUSED, (kind, answer.text)
+            assert answer.status_code == 200 or not of_a_model, (kind, answer.text)
         else:
-            assert (answer.status_code, code) == (403, "forbidden"), (kind, answer.text)
+            assert (answer.status_code, code_of(answer)) in refusal, (kind, answer.text)
+            assert ("www-authenticate" in answer.headers) == (answer.status_code == 401)
+            assert "error" in answer.json() or not path.startswith("/v2")
 
 
 @pytest.mark.parametrize(
@@ -247,6 +223,45 @@ def test_made_up_keys_add_no_series(gate: Gate) -> None:
         path = ("/api/v1/list", f"/api/v1/run/{MINE}", "/nowhere")[number % 3]
         assert gate.call("POST", path, key).status_code in {401, 405}
     assert series() == before
+
+
+def test_every_refused_attempt_is_counted_by_its_reason(gate: Gate) -> None:
+    """Whoever may not is counted under why: over REST, V2 and on the short way of plain runs."""
+
+    def counted() -> dict[str, float]:
+        text = gate.call("GET", "/metrics", ADMIN).text
+        found = re.findall(r'gateway_refused_requests_total\{.*reason="(\w+)"\} (\S+)', text)
+        sums: dict[str, float] = {}
+        for reason, number in found:
+            sums[reason] = sums.get(reason, 0.0) + float(number)
+        return sums
+
+    shown = {"no_key": None, "key_wrong": "wrong", "key_revoked": "revoked"}
+    shown |= {"key_expired": "expired", "models": "infer for another"}
+    for path in (f"/api/v1/run/{MINE}", f"/v2/models/{MINE}/infer"):
+        for reason, kind in shown.items():
+            before = counted()
+            key = None if kind is None else gate.keys[kind]
+            gate.call("POST", path, key, json={"image": image()})
+            after = counted()
+            changed = {name for name in after if after[name] != before.get(name)}
+            assert changed == {reason}, (path, reason)
+    before = counted()
+    gate.call("GET", "/api/v1/audit", gate.keys["operator"])
+    client, admin = gate.gateway.client, {"X-API-Key": ADMIN}
+    client.get("/api/v1/list", headers={**admin, "Host": "evil.example"})
+    client.post("/api/v1/load?name=x", headers={**admin, "Origin": "http://evil.example"})
+    after = counted()
+    for reason in ("role", "host", "cross_site"):
+        assert after[reason] == before.get(reason, 0.0) + 1
+
+
+def test_metrics_are_open_where_the_settings_say_so() -> None:
+    """METRICS_PUBLIC takes the key off /metrics, and off nothing else."""
+    opened = rules_of(metrics_public=True)
+    assert {route for route in RULES if opened[route] != RULES[route]} == {"GET /metrics"}
+    assert opened["GET /metrics"].who is None
+    assert rules_of(metrics_public=False) is RULES
 
 
 def test_the_last_way_to_manage_keys_cannot_be_closed(tmp_path: Path) -> None:

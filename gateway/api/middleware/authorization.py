@@ -16,15 +16,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.access.callers import NOBODY, Caller
 from gateway.access.headers import shown_key
-from gateway.access.keyring import Keyring
 from gateway.access.limits import RateLimits
 from gateway.access.roles import Role
 from gateway.api.callers import limit_headers
+from gateway.api.cookies import session_cookie
 from gateway.api.errors import gateway_error
 from gateway.api.middleware.shell import HttpMiddleware, before_head
 from gateway.api.request_ids import request_id_of
 from gateway.api.rules import Found, Named, Rule, Rulebook
-from gateway.api.sites import Sites
+from gateway.api.sites import Sites, require_own_page
 from gateway.errors import Forbidden, GatewayError, NotFound, Unauthenticated
 from gateway.services import Services
 from gateway.store.audit import ORIGIN, Origin
@@ -44,7 +44,7 @@ class Authorization(HttpMiddleware):
         found = self._rulebook.find(scope["method"], scope["path"])
         try:
             self._sites.check(scope["method"], scope["headers"])
-            caller = _admit(services.keyring, scope, found)
+            caller = await _admit(services, scope, found)
             if caller.limits.rate_per_s is not None:
                 send = before_head(send, partial(_tell_limits, caller, services.limits))
                 services.limits.take(caller, time.monotonic())
@@ -66,7 +66,7 @@ async def _tell_limits(caller: Caller, limits: RateLimits, headers: MutableHeade
         headers[name.decode()] = value.decode()
 
 
-def _admit(keyring: Keyring, scope: Scope, found: Found | None) -> Caller:
+async def _admit(services: Services, scope: Scope, found: Found | None) -> Caller:
     """
     Tell who asks, if they may.
 
@@ -74,14 +74,12 @@ def _admit(keyring: Keyring, scope: Scope, found: Found | None) -> Caller:
         Unauthenticated, Forbidden: They may not.
         ModelNotFound, ModelNotLoaded: The model is none of theirs.
         NotFound: There is no such route.
+        IssuerUnavailable: Nobody can tell now.
     """
     rule = found.rule if found is not None else None
-    try:
-        caller = keyring.caller(shown_key(scope["headers"]), time.time())
-    except Unauthenticated:
-        if rule is None or rule.who is not None:
-            raise
+    if rule is not None and rule.who is None:
         return NOBODY
+    caller = await _who(services, scope)
     if found is None or rule is None:
         _require_admin(caller)
         return caller
@@ -91,8 +89,21 @@ def _admit(keyring: Keyring, scope: Scope, found: Found | None) -> Caller:
     elif caller.models and rule.model in {Named.PATH, Named.QUERY}:
         names = [found.model] if found.model is not None else _models_of(scope, rule)
         for name in names:
-            if not caller.sees(name):
-                raise rule.unknown(name)
+            caller.require_model(name, rule.unknown)
+    return caller
+
+
+async def _who(services: Services, scope: Scope) -> Caller:
+    """Tell who shows a key, a token, or the cookie of somebody who signed in."""
+    shown, now_s = shown_key(scope["headers"]), time.time()
+    await services.keyring.learn(shown)
+    caller = services.keyring.caller(shown, now_s)
+    if caller is NOBODY and services.sign_in is not None:
+        cookie = session_cookie(scope["headers"], secure=services.sign_in.secure)
+        signed_in = services.sign_in.caller(cookie, now_s) if cookie else None
+        if signed_in is not None:
+            require_own_page(scope["method"], scope["headers"])
+            return signed_in
     return caller
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.access.callers import ANYBODY, NOBODY, Caller
@@ -84,6 +84,7 @@ async def test_a_key_names_its_caller_and_none_is_nobody() -> None:
     assert ring.caller(None, NOW_S) is NOBODY
 
 
+@settings(deadline=None)
 @given(st.text(max_size=600))
 async def test_no_other_text_is_a_key(text: str) -> None:
     """Whatever is not the key to the letter is refused, and nothing of it is said back."""
