@@ -15,7 +15,7 @@ _STEPS = [10, 50, 100]
 CHAIN: dict[str, Any] = {"strategy": ["shadow", "canary"], "steps": _STEPS}
 SHADOW: dict[str, Any] = {"strategy": "shadow"}
 CANARY: dict[str, Any] = {"strategy": "canary", "steps": _STEPS}
-CNN_LAYERS = 22
+CNN_LAYERS = 38
 """About 10 ms of one core."""
 
 

@@ -5,6 +5,7 @@ Rollouts under load, through HTTP, against a real Triton.
         [--within-s 120] [--for-s 280] [--output perf/results/rollout_decisions.jsonl]
     python -m perf.rollout_in_production switching [--seconds 10]
     python -m perf.rollout_in_production shadow_cost [--rounds 8] [--seconds 6]
+    python -m perf.rollout_in_production shadow_throughput [--rounds 8] [--seconds 6]
     python -m perf.rollout_in_production list
 
 decisions    Versions whose truth is known (`rollout_cases`) are tried under load, and promoted or
@@ -15,6 +16,8 @@ switching    200 callers while a version is promoted, rolled back and the alias 
              many were failed, or answered by a version that was not in force.
 shadow_cost  What callers get with a shadow at 100 % and without one, in turns, so that what else
              the machine does falls on both.
+shadow_throughput  Requests a second of 4 and 16 callers that do not pause, with a shadow at 100 %
+             and without one, in turns.
 list         The titles of what `decisions` tries.
 """
 
@@ -23,6 +26,7 @@ import json
 import os
 import statistics
 import tempfile
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +37,7 @@ from perf import rollout_versions
 from perf.rollout_calls import load_version, register_versions
 from perf.rollout_cases import CASES
 from perf.rollout_decisions import decisions, read_rows, table
-from perf.rollout_shadow_cost import shadow_cost
+from perf.rollout_shadow_cost import shadow_cost, shadow_throughput
 from testbed.gateway_process import GatewayProcess, running_gateway
 from testbed.rollout_load import Load
 from testbed.rollout_switching import switch
@@ -61,6 +65,13 @@ def switching(gateway: GatewayProcess, options: argparse.Namespace) -> dict[str,
     }
 
 
+_PARTS: Mapping[str, Callable[[GatewayProcess, argparse.Namespace], Any]] = {
+    "switching": switching,
+    "shadow_cost": shadow_cost,
+    "shadow_throughput": shadow_throughput,
+}
+
+
 def _decide(gateway: GatewayProcess, options: argparse.Namespace) -> None:
     """Add a line for each rollout, so that what was measured is kept whatever comes later."""
     output = options.output or _RESULTS / "rollout_decisions.jsonl"
@@ -76,7 +87,7 @@ def _measure(gateway: GatewayProcess, options: argparse.Namespace) -> None:
     """Put what one of the other parts measures in place of what it measured before."""
     output = options.output or _RESULTS / "rollouts.json"
     found = json.loads(output.read_text()) if output.exists() else {}
-    measured = {"switching": switching, "shadow_cost": shadow_cost}[options.part](gateway, options)
+    measured = _PARTS[options.part](gateway, options)
     at = datetime.now(UTC).isoformat(timespec="seconds")
     found[options.part] = {"at": at, **_machine(), "rows": measured}
     output.write_text(json.dumps(found, indent=2) + "\n")
@@ -90,13 +101,14 @@ def _machine() -> dict[str, Any]:
 def main() -> None:
     """Measure one part in a gateway of its own."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    parser.add_argument("part", choices=["decisions", "switching", "shadow_cost", "list"])
+    parser.add_argument("part", choices=["decisions", *_PARTS, "list"])
     parser.add_argument("--only", nargs="*", choices=CASES, help="Decide only about these.")
     parser.add_argument("--times", type=int, default=3, help="Rollouts of each case.")
     parser.add_argument("--within-s", type=float, default=120.0, help="The longest of a rollout.")
     parser.add_argument("--for-s", type=float, default=280.0, help="Begin none after so long.")
     parser.add_argument("--seconds", type=float, default=10.0, help="Of each turn.")
     parser.add_argument("--rounds", type=int, default=8, help="Of the shadow's cost.")
+    parser.add_argument("--pause-ms", type=float, default=10.0, help="Of the shadow's one caller.")
     parser.add_argument("--output", type=Path, help="Where the numbers go.")
     options = parser.parse_args()
     if options.part == "list":

@@ -1,14 +1,19 @@
-"""What a caller waits with a shadow and without one, in turns."""
+"""What a shadow costs callers: one that asks now and then, and many that saturate the machine."""
 
 import argparse
+import base64
 import contextlib
+import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +23,16 @@ from gateway.demo import FIRST_VERSION as FIRST
 from gateway.demo import SECOND_VERSION as SECOND
 from gateway.triton.embedded.stubs import StubWatch
 from perf import rollout_versions
+from perf.bench import images
 from perf.rollout_calls import load_version, register_versions
+from perf.rollout_cases import CNN_LAYERS
 from testbed.gateway_process import GatewayProcess
 from testbed.rollout_calls import register
-from testbed.rollout_load import Load
+from testbed.rollout_load import Load, Picture
 
 _LAST_CORE = max(os.sched_getaffinity(0))
 
+_WARM_S = 1.5
 _BUSY = "none, a core busy otherwise"
 
 
@@ -67,6 +75,79 @@ def shadow_cost(gateway: GatewayProcess, options: argparse.Namespace) -> list[di
     ]
 
 
+def shadow_throughput(gateway: GatewayProcess, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure callers who saturate the machine with and without a shadow at 100 %, in turns."""
+    return [
+        _throughput(gateway, name, clients, pictures, options)
+        for name, versions, pictures in _workloads()
+        for clients in _begun(gateway, name, versions)
+    ]
+
+
+def _workloads() -> Iterator[tuple[str, tuple[Path, Path], Sequence[Picture]]]:
+    """Yield a name, two versions with the same answers, and what is sent."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        digits = rollout_versions.pictures()
+        for kind, build in (
+            ("tiny", rollout_versions.again),
+            ("cnn", partial(rollout_versions.convolving, layers=CNN_LAYERS)),
+        ):
+            files = build(folder / "one.onnx", seed=0), build(folder / "two.onnx", seed=1)
+            yield f"{kind}, small PNGs", files, digits
+        photograph = base64.b64encode(images.jpegs()[0]).decode()
+        body = Picture(json.dumps({"image": photograph}).encode(), 0)
+        files = (
+            rollout_versions.again(folder / "one.onnx", seed=0),
+            rollout_versions.again(folder / "two.onnx", seed=1),
+        )
+        yield "tiny, JPEGs of 815 × 803", files, [body]
+
+
+def _begun(gateway: GatewayProcess, name: str, versions: tuple[Path, Path]) -> tuple[int, ...]:
+    register_versions(gateway, _model(name), *versions)
+    load_version(gateway, _model(name), version=2)
+    return 4, 16
+
+
+def _model(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+
+def _throughput(
+    gateway: GatewayProcess,
+    name: str,
+    clients: int,
+    pictures: Sequence[Picture],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    per_s: dict[bool, list[float]] = {False: [], True: []}
+    copies = 0
+    for turn in range(options.rounds):
+        for shadowed in (False, True) if turn % 2 == 0 else (True, False):
+            rollout = _shadow(gateway, 2 if shadowed else None, model=_model(name))
+            with Load(gateway.url, _model(name), pictures, clients=clients) as load:
+                threading.Event().wait(_WARM_S)
+                before, began_s = len(load.answers), time.monotonic()
+                threading.Event().wait(options.seconds)
+                answered = len(load.answers) - before
+                per_s[shadowed].append(answered / (time.monotonic() - began_s))
+            if rollout is not None:
+                state = gateway.client.get(f"/api/v1/rollouts/{rollout}").json()
+                copies += int(state["observations"]["challenger"]["requests"])
+                gateway.client.post(f"/api/v1/rollouts/{rollout}/rollback").raise_for_status()
+            assert set(load.statuses) == {200}, load.statuses
+    without, shadow = statistics.median(per_s[False]), statistics.median(per_s[True])
+    return {
+        "workload": name,
+        "callers": clients,
+        "per_s_without": [round(rate, 1) for rate in per_s[False]],
+        "per_s_with_a_shadow": [round(rate, 1) for rate in per_s[True]],
+        "ratio": round(shadow / without, 3),
+        "copies_answered": copies,
+    }
+
+
 def _hold_to_last_core(gateway: GatewayProcess, version: int) -> int:
     """Let a version's processes use the last core alone; return how many they are."""
     found = [
@@ -92,11 +173,11 @@ def _last_core_busy(processes: int) -> Iterator[None]:
         yield
 
 
-def _shadow(gateway: GatewayProcess, version: int | None) -> str | None:
+def _shadow(gateway: GatewayProcess, version: int | None, *, model: str = "cost") -> str | None:
     if version is None:
         return None
     body = {"version": version, "strategy": "shadow", "interval_s": 3600}
-    answer = gateway.client.post("/api/v1/models/cost/rollouts", json=body)
+    answer = gateway.client.post(f"/api/v1/models/{model}/rollouts", json=body)
     assert answer.status_code == 200, answer.text
     rollout: str = answer.json()["id"]
     return rollout
