@@ -72,7 +72,8 @@ def test_flipped_labels_are_held_and_labels_roll_them_back(
         held = until(gateway.client, rollout, "Succeeded", "Failed", "Waiting")
     assert (held["phase"], held["waits_for"], held["weight"]) == ("Waiting", "evidence", 0)
     assert "agreement" in held["reason"]
-    with load(gateway.url, "flipped", feedback=1.0):
+    # One caller leaves room, so that every request is copied and its label tells of both versions.
+    with load(gateway.url, "flipped", clients=1, feedback=1.0):
         ended = until(gateway.client, rollout, "Succeeded", "Failed")
     assert (ended["phase"], ended["weight"]) == ("Failed", 0)
     assert "accuracy" in ended["reason"]
