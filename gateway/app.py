@@ -26,6 +26,7 @@ from gateway.api.rest import (
     metrics,
     models,
     registration,
+    replays,
     rollouts,
     serving,
 )
@@ -80,6 +81,7 @@ def create_app(
         metrics.router,
         rollouts.router,
         evaluations.router,
+        replays.router,
         keys.router,
         login.router,
         audit.router,

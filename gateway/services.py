@@ -209,6 +209,7 @@ async def open_services(
             decoder,
             rollouts.trials,
             answers,
+            record=rollouts.recorder.offer,
             timeout_s=settings.request_timeout_s,
         )
         tensors = TensorRunner(
@@ -228,6 +229,7 @@ async def open_services(
                 runner.ask_version,
                 read=partial(computed, control.replicas),
                 busy=admission.uses_the_machine_up,
+                models=lambda: registry.catalog.models,
             )
         )
         gauges = RunGauges(lambda: registry.catalog.models, admission.running, admission.queued)

@@ -120,6 +120,11 @@ RULES: Mapping[str, Rule] = {
     f"GET {_VERSION}/evaluation": _WORK,
     f"GET {_EVALUATION_SET}": _WORK,
     f"PUT {_EVALUATION_SET}": _WORK,
+    f"POST {_ONE_MODEL}/replays": _WORK,
+    f"GET {_ONE_MODEL}/replays": _WORK,
+    f"GET {_ONE_MODEL}/replays/{{replay}}": _WORK,
+    f"GET {_ONE_MODEL}/recordings": _WORK,
+    f"DELETE {_ONE_MODEL}/recordings": _DELETE,
     # Access.
     "GET /api/v1/keys": _MANAGE,
     "POST /api/v1/keys": _MANAGE,

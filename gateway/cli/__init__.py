@@ -6,6 +6,7 @@ The command line. Each module beside this one holds the commands of one subject.
     keys.py      keys create, list, revoke, rotate
     models.py    register, models, versions, load, unload, run, alias, delete
     metrics.py   metrics, metrics compare
+    replay.py    replay, recordings
     rollouts.py  rollout create, list, watch, promote, rollback, pause, resume, history, samples
     serving.py   serve, doctor, settings
     tuning.py    tune
@@ -23,6 +24,7 @@ from gateway.cli import models
 from gateway.cli.audit import audit_command
 from gateway.cli.keys import keys_app
 from gateway.cli.metrics import metrics_app
+from gateway.cli.replay import recordings_command, replay_command
 from gateway.cli.rollouts import rollout_app
 
 app = typer.Typer(
@@ -39,6 +41,8 @@ app.command("audit")(audit_command)
 app.add_typer(keys_app, name="keys")
 app.add_typer(metrics_app, name="metrics")
 app.add_typer(rollout_app, name="rollout")
+app.command("replay")(replay_command)
+app.command("recordings")(recordings_command)
 
 
 def _show_version(wanted: bool) -> None:

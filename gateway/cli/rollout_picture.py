@@ -25,8 +25,24 @@ def picture(state: dict[str, Any]) -> Group:
         coloured(state["phase"]),
         f"{paused}  {state['strategy']} step {state['step'] + 1}  {share} {value:g} %",
     )
-    table = Table("metric", "champion", "challenger", "tolerated", "samples", "verdict")
     verdict = state["verdicts"][-1] if state["verdicts"] else None
+    last = verdict["sentence"] if verdict else "No check yet."
+    dropped = state["shadow_dropped"]
+    return Group(
+        head,
+        ProgressBar(total=100, completed=value, width=60),
+        metrics_table(verdict),
+        Text(last),
+        Text(state["reason"], style="dim"),
+        Text(_forecast(state), style="yellow" if state["notice"] else "dim"),
+        *(Text(warning, style="yellow") for warning in state["warnings"]),
+        Text(f"{dropped:,} copies dropped" if dropped else ""),
+    )
+
+
+def metrics_table(verdict: dict[str, Any] | None) -> Table:
+    """Draw what a check says of each metric."""
+    table = Table("metric", "champion", "challenger", "tolerated", "samples", "verdict")
     for metric in verdict["metrics"] if verdict else []:
         table.add_row(
             metric["metric"],
@@ -36,18 +52,7 @@ def picture(state: dict[str, Any]) -> Group:
             f"{metric['challenger_samples']:,}",
             coloured(metric["outcome"]),
         )
-    last = verdict["sentence"] if verdict else "No check yet."
-    dropped = state["shadow_dropped"]
-    return Group(
-        head,
-        ProgressBar(total=100, completed=value, width=60),
-        table,
-        Text(last),
-        Text(state["reason"], style="dim"),
-        Text(_forecast(state), style="yellow" if state["notice"] else "dim"),
-        *(Text(warning, style="yellow") for warning in state["warnings"]),
-        Text(f"{dropped:,} copies dropped" if dropped else ""),
-    )
+    return table
 
 
 def _forecast(state: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ maps a class to a status.
     │   ├── AnswerNotFound      answer_not_found
     │   ├── SampleNotFound      sample_not_found
     │   ├── EvaluationNotFound  evaluation_not_found
+    │   ├── ReplayNotFound      replay_not_found
     │   └── KeyNotFound         key_not_found
     ├── Conflict                the state of the server forbids it
     │   ├── ModelNotLoaded      model_not_loaded
@@ -45,6 +46,7 @@ maps a class to a status.
     │   ├── RolloutInProgress   rollout_in_progress
     │   ├── EvaluationPending   evaluation_pending
     │   ├── EvaluationFailed    evaluation_failed
+    │   ├── NothingRecorded     nothing_recorded
     │   ├── ArtifactCorrupt     artifact_corrupt
     │   ├── KeyExists           key_exists
     │   └── LastAdminKey        last_admin_key
@@ -160,6 +162,8 @@ from gateway.errors.state import (
     ModelNotLoaded,
     NameConflict,
     NotFound,
+    NothingRecorded,
+    ReplayNotFound,
     RolloutConflict,
     RolloutInProgress,
     RolloutNotFound,
@@ -214,12 +218,14 @@ __all__ = [
     "NameConflict",
     "NameInvalid",
     "NotFound",
+    "NothingRecorded",
     "OptionUnknown",
     "Overloaded",
     "PreprocessingInvalid",
     "PreprocessingRequired",
     "ProtocolUnsupported",
     "RateLimited",
+    "ReplayNotFound",
     "RepositoryReadOnly",
     "RequestError",
     "RolloutConflict",

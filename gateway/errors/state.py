@@ -63,6 +63,15 @@ class EvaluationNotFound(NotFound):
     code = "evaluation_not_found"
 
 
+class ReplayNotFound(NotFound):
+    """The model has no such replay."""
+
+    code = "replay_not_found"
+
+    def __init__(self, replay_id: str) -> None:
+        super().__init__(f"There is no replay {replay_id}.")
+
+
 class Conflict(GatewayError):
     """The state of the server forbids it now."""
 
@@ -136,6 +145,12 @@ class EvaluationFailed(Conflict):
     """What the evaluation set says of the version does not let the rollout begin."""
 
     code = "evaluation_failed"
+
+
+class NothingRecorded(Conflict):
+    """No request to the model is recorded, so that there is nothing to replay."""
+
+    code = "nothing_recorded"
 
 
 class ArtifactCorrupt(Conflict):

@@ -11,6 +11,7 @@ Nothing on this path touches disk or database: the catalog is a snapshot in memo
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,10 @@ from gateway.triton.replicas import ReplicaSet
 log = structlog.get_logger(__name__)
 
 
+Record = Callable[[str, int, str, bytes], None]
+"""Takes note of an answered request: model, version, request id, the image file's bytes."""
+
+
 class Runner:
     """Answers `run`. Lives as long as the app."""
 
@@ -46,6 +51,7 @@ class Runner:
         trials: Trials,
         rollouts: RolloutAnswers,
         *,
+        record: Record,
         timeout_s: float,
     ) -> None:
         self._choice = choice
@@ -54,6 +60,7 @@ class Runner:
         self._decoder = decoder
         self._trials = trials
         self._rollouts = rollouts
+        self._record = record
         self._timeout_s = timeout_s
 
     async def run(
@@ -113,6 +120,8 @@ class Runner:
         finally:
             if seen is not None:
                 request.stages.note(seen)
+        if version is None and alias is None:
+            self._record(name, prediction.version, request_id, encoded)
         if seen is not None:
             seen.version = prediction.version
         return prediction

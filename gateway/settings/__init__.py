@@ -14,13 +14,14 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from gateway.settings.access import AccessSettings
 from gateway.settings.connections import ConnectionSettings
 from gateway.settings.lists import split_list
+from gateway.settings.rollouts import RolloutSettings
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class Settings(AccessSettings, ConnectionSettings):
+class Settings(RolloutSettings, AccessSettings, ConnectionSettings):
     """The settings of one gateway process. Read once, at start; never changed afterwards."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
@@ -205,42 +206,6 @@ class Settings(AccessSettings, ConnectionSettings):
     otel_exporter_otlp_endpoint: str | None = Field(
         None,
         description="OpenTelemetry collector, http://host:4318, that gets traces. Empty: none.",
-    )
-
-    challenger_timeout_s: float = Field(
-        5.0,
-        gt=0,
-        description="Deadline of a rollout's challenger; in a canary the champion answers then.",
-    )
-    mirror_concurrency: int = Field(
-        4, gt=0, description="Copies of requests that are sent to a challenger at once."
-    )
-    mirror_queue: int = Field(
-        256, gt=0, description="Copies of requests that may wait; what is more is dropped."
-    )
-    mirror_queue_bytes: int = Field(
-        64 * 1024 * 1024, gt=0, description="Memory for the copies that wait, in bytes."
-    )
-    keep_disagreeing_images: bool = Field(
-        False,
-        description="Keep images that champion and challenger answer differently, as samples.",
-    )
-    feedback_window_s: float = Field(
-        7 * 86400, gt=0, description="How long an answer of a rollout waits for its feedback."
-    )
-    feedback_answers: int = Field(
-        500_000,
-        gt=0,
-        description="Answers of rollouts that wait for feedback in the database, the newest; about "
-        "160 bytes each.",
-    )
-    rollout_poll_s: float = Field(
-        0.5, gt=0, description="How often the controller of rollouts looks whether a check is due."
-    )
-    rollout_lease_s: float = Field(
-        5.0,
-        gt=0,
-        description="After so many seconds of silence another gateway runs the controller.",
     )
 
     @field_validator("max_concurrent_runs")

@@ -10,6 +10,7 @@ The tables of rollouts. They refer to no version: the history of a rollout outli
     accuracy                     feedback by version, whether or not a rollout was under way
     evaluation_sets              the labelled images of a model, by digest
     evaluations                  what a version answered on such a set
+    replays                      what a version answered to recorded requests
 """
 
 from typing import Any
@@ -178,4 +179,29 @@ class EvaluationRow(Base):
     answers: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     labels: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     evaluation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    finished_at_s: Mapped[float | None] = mapped_column(Float)
+
+
+class ReplayRow(Base):
+    """Recorded requests of a model, asked of one of its versions and of the champion."""
+
+    __tablename__ = "replays"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    model: Mapped[str] = mapped_column(String(128), index=True)
+    champion: Mapped[int] = mapped_column(BigInteger)
+    candidate: Mapped[int] = mapped_column(BigInteger)
+    # running, done or failed.
+    state: Mapped[str] = mapped_column(String(16))
+    images: Mapped[int] = mapped_column(Integer)
+    asked: Mapped[int] = mapped_column(Integer)
+    # Recorded requests that could not be read.
+    skipped: Mapped[int] = mapped_column(Integer)
+    labelled: Mapped[int] = mapped_column(Integer)
+    verdict: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_by: Mapped[str] = mapped_column(String(128))
+    created_at_s: Mapped[float] = mapped_column(Float)
+    # When it was last heard of: one that is running and silent has been interrupted.
+    told_at_s: Mapped[float] = mapped_column(Float)
     finished_at_s: Mapped[float | None] = mapped_column(Float)

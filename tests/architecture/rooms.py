@@ -77,7 +77,7 @@ ROOMS: Mapping[str, Room] = {
         "a rollout's plan, phases and routing; pure", "registry rollouts.statistics rollouts.stored"
     ),
     "gateway.rollouts.live": _room(
-        "copies and counts of requests under a rollout",
+        "copies and counts of requests under a rollout; recorded requests",
         "rollouts.state rollouts.statistics store",
     ),
     "gateway.rollouts.control": _room(

@@ -17,7 +17,9 @@ from gateway.registry.registry import Registry
 from gateway.rollouts.control.applying import PROMOTE, ROLL_BACK, STEP, Changes
 from gateway.rollouts.control.evaluations import Evaluations
 from gateway.rollouts.control.reading import RolloutReader
+from gateway.rollouts.control.replays import Replays
 from gateway.rollouts.live.answers import Answers
+from gateway.rollouts.live.recorder import Recorder
 from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.state.plan import Plan
 from gateway.rollouts.state.rollout import Rollout
@@ -56,12 +58,15 @@ class Rollouts(RolloutReader):
         changes: Changes,
         tally: Tally,
         answers: Answers,
+        recorder: Recorder,
         evaluations: Evaluations,
+        replays: Replays,
         *,
         feedback_window_s: float,
     ) -> None:
-        super().__init__(store, evidence, feedback, registry, tally, answers)
+        super().__init__(store, evidence, feedback, registry, tally, answers, recorder)
         self.evaluations = evaluations
+        self.replays = replays
         self._lifecycle = lifecycle
         self._changes = changes
         self._feedback_window_s = feedback_window_s

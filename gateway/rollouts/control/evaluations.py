@@ -11,6 +11,7 @@ challenger there. Without a set there is no gate.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,19 +20,15 @@ import numpy.typing as npt
 import structlog
 
 from gateway.errors import (
-    DeadlineExceeded,
     EvaluationFailed,
     EvaluationNotFound,
     EvaluationPending,
     GatewayError,
-    LoadFailed,
-    ModelNotLoaded,
-    Overloaded,
     StoreUnavailable,
-    Unavailable,
 )
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
+from gateway.rollouts.control.asking import PASSING, loaded_meanwhile, patiently
 from gateway.rollouts.control.evaluation_set import (
     MOST_CLASSES,
     EvaluationSet,
@@ -59,9 +56,6 @@ AskVersion = Callable[[str, int, bytes], Awaitable[npt.NDArray[np.generic]]]
 _ACTOR = "evaluation"
 _LEASE, _LEASE_S = "evaluations", 10.0
 _POLL_S = 1.0
-_RETRIES, _RETRY_S = 60, 0.5
-# What is not the version's fault and passes: an evaluation is then tried again.
-_PASSING = (Unavailable, Overloaded, DeadlineExceeded, ModelNotLoaded, LoadFailed)
 _MOST_DELAY_S = 600.0
 _Attempt = tuple[str, int, str]
 
@@ -211,7 +205,7 @@ class Evaluations:
                 result = await self._evaluate(found, version, ask)
             except StoreUnavailable:
                 raise
-            except _PASSING as error:
+            except PASSING as error:
                 self._try_later(attempt, error.detail)
                 continue
             except GatewayError as error:
@@ -237,16 +231,8 @@ class Evaluations:
     ) -> dict[str, Any]:
         name, path = found.model, path_of(self._folder, found.digest)
         labelled = await asyncio.to_thread(read_set, path)
-        was_loaded = version in self._registry.catalog.model(name).desired
-        if not was_loaded:
-            await self._lifecycle.load(name, version, actor=_ACTOR)
-        try:
+        async with loaded_meanwhile(self._registry, self._lifecycle, name, version, actor=_ACTOR):
             answers, scores = await self._answers(name, version, path, labelled, ask)
-        finally:
-            model = self._registry.catalog.models.get(name)
-            in_use = model is not None and version in model.aliases.values()
-            if not was_loaded and not in_use:
-                await self._lifecycle.unload(name, version, actor=_ACTOR)
         evaluated = await asyncio.to_thread(evaluate, labelled.labels, answers, scores)
         return {
             "answers": answers,
@@ -261,34 +247,12 @@ class Evaluations:
         rows: list[Scored | None] = []
         reading = images(path, labelled)
         while (encoded := await asyncio.to_thread(next, reading, None)) is not None:
-            given = await _ask_patiently(ask, name, version, encoded)
+            given = await patiently(partial(ask, name, version, encoded))
             rows.append(None if given is None else scored(labelled.labels[len(answers)], given))
             answers.append(-1 if given is None else int(np.argmax(given)))
             if len(answers) % 50 == 0:
                 await self._hold()
         return answers, rows
-
-
-async def _ask_patiently(
-    ask: AskVersion, name: str, version: int, encoded: bytes
-) -> npt.NDArray[np.generic] | None:
-    """
-    Ask again while the server is busy, or away; None if the version fails on the image.
-
-    Raises:
-        GatewayError: It stayed so: nothing is known of the version.
-    """
-    for attempt in range(_RETRIES):
-        try:
-            return await ask(name, version, encoded)
-        except _PASSING:
-            if attempt + 1 == _RETRIES:
-                raise
-            # Callers come first.
-            await asyncio.sleep(_RETRY_S)
-        except GatewayError:
-            return None
-    return None
 
 
 def _compare(champion: EvaluationRow, challenger: EvaluationRow) -> Comparison | None:

@@ -9,6 +9,7 @@ from gateway.errors import FeedbackInvalid, RolloutInvalid, RolloutNotFound, Sam
 from gateway.registry.registry import Registry
 from gateway.rollouts.control.judging import Observed, observe
 from gateway.rollouts.live.answers import Answers, Judged, Recalled
+from gateway.rollouts.live.recorder import Recorder
 from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.state.rollout import Rollout
 from gateway.rollouts.statistics.observations import Observations
@@ -38,7 +39,9 @@ class RolloutReader:
         registry: Registry,
         tally: Tally,
         answers: Answers,
+        recorder: Recorder,
     ) -> None:
+        self._recorder = recorder
         self._store = store
         self._evidence = evidence
         self._feedback = feedback
@@ -127,15 +130,17 @@ class RolloutReader:
             FeedbackInvalid: No version of its model has that label.
             StoreUnavailable: The store is away.
         """
-        if isinstance(category, int):
-            return await self._answers.judge(
-                request_id, lambda _model, _version: category, sees=sees
-            )
-        return await self._answers.judge(
-            request_id,
-            lambda model, version: self._class_named(category, model, version),
-            sees=sees,
-        )
+
+        def category_of(model: str, version: int) -> int:
+            if isinstance(category, int):
+                return category
+            return self._class_named(category, model, version)
+
+        judged = await self._answers.judge(request_id, category_of, sees=sees)
+        if judged.counted:
+            true_class = category_of(judged.model, judged.version)
+            self._recorder.label(judged.model, request_id, true_class)
+        return judged
 
     def _class_named(self, label: str, model: str, version: int) -> int:
         """

@@ -1,8 +1,8 @@
-"""The rollouts of one gateway process: what they are made of, and their background work."""
+"""The rollouts and replays of a gateway process: what they are made of, and their work."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import partial
 
 import structlog
@@ -16,9 +16,12 @@ from gateway.rollouts.control.applying import Changes
 from gateway.rollouts.control.commands import Rollouts
 from gateway.rollouts.control.controller import Controller
 from gateway.rollouts.control.evaluations import AskVersion, Evaluations
+from gateway.rollouts.control.replays import Replays
 from gateway.rollouts.live.answers import Answers, Recalled
 from gateway.rollouts.live.compute import Read
 from gateway.rollouts.live.mirror import Ask, Mirror
+from gateway.rollouts.live.recorder import Recorder
+from gateway.rollouts.live.recordings import Recordings
 from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.live.trials import Trials
 from gateway.rollouts.state.traffic import Traffic, traffic_of
@@ -28,6 +31,7 @@ from gateway.store.evaluations import EvaluationStore
 from gateway.store.feedback import FeedbackStore
 from gateway.store.leases import LeaseStore
 from gateway.store.outage import StoreOutage
+from gateway.store.replays import ReplayStore
 from gateway.store.rollout_evidence import EvidenceStore
 from gateway.store.rollouts import RolloutStore
 
@@ -37,17 +41,19 @@ _FLUSH_S = 1.0
 
 
 class RunningRollouts:
-    """`trials` for requests, `commands` for people."""
+    """`trials` and `recorder` for requests, `commands` for people."""
 
     def __init__(
         self,
         trials: Trials,
+        recorder: Recorder,
         commands: Rollouts,
         controller: Controller,
         mirror: Mirror,
         flush: Callable[[], Awaitable[None]],
     ) -> None:
         self.trials = trials
+        self.recorder = recorder
         self.commands = commands
         self._controller = controller
         self._mirror = mirror
@@ -55,16 +61,24 @@ class RunningRollouts:
 
     @contextlib.asynccontextmanager
     async def running(
-        self, ask: Ask, ask_version: AskVersion, *, read: Read, busy: Callable[[], bool]
+        self,
+        ask: Ask,
+        ask_version: AskVersion,
+        *,
+        read: Read,
+        busy: Callable[[], bool],
+        models: Callable[[], Collection[str]],
     ) -> AsyncIterator[None]:
         """
-        Send copies, store counts, evaluate and move rollouts on, as long as the block runs.
+        Send copies, store counts, record, replay, evaluate and move rollouts on, as long as the
+        block runs.
 
         Args:
             ask: Sends a copy of a request to a version.
             ask_version: Sends an image to a version.
             read: Asks Triton what it has computed.
             busy: Whether callers use the machine up.
+            models: The names of those that exist.
         """
         async with contextlib.AsyncExitStack() as stack:
             # Closed from the last to the first: what the controller and the mirror have counted
@@ -72,6 +86,8 @@ class RunningRollouts:
             run_in_background(stack, partial(_flush_regularly, self._flush))
             run_in_background(stack, partial(self._controller.follow, read, self._mirror.busy))
             run_in_background(stack, partial(self.commands.evaluations.follow, ask_version))
+            run_in_background(stack, partial(self.commands.replays.follow, ask, self._mirror.busy))
+            run_in_background(stack, partial(self.recorder.follow, models))
             self._mirror.start(ask, busy)
             stack.push_async_callback(self._mirror.close)
             yield
@@ -138,12 +154,30 @@ def open_rollouts(
         gateway=tally.gateway,
     )
 
+    recordings = Recordings(
+        settings.data_dir / "recordings",
+        key=settings.record_key_bytes,
+        most_images=settings.record_images,
+        most_bytes=settings.record_bytes,
+        kept_s=settings.record_kept_s,
+    )
+    recorder = Recorder(recordings, share=settings.record_share, models=settings.record_models)
+    replays = Replays(
+        ReplayStore(database),
+        recordings,
+        recorder,
+        registry,
+        lifecycle,
+        timeout_s=settings.challenger_timeout_s,
+    )
+
     async def flush() -> None:
         await answers.flush()
         await tally.flush()
 
     return RunningRollouts(
         Trials(routes.traffic, tally, answers, mirror),
+        recorder,
         Rollouts(
             store,
             evidence,
@@ -153,7 +187,9 @@ def open_rollouts(
             changes,
             tally,
             answers,
+            recorder,
             evaluations,
+            replays,
             feedback_window_s=settings.feedback_window_s,
         ),
         controller,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.rollouts.live.callers import Blocks
-from gateway.rollouts.state.classes import ClassMap
+from gateway.rollouts.state.classes import ClassMap, translated
 from gateway.rollouts.statistics.histogram import Histogram, distance_bucket, latency_bucket
 from gateway.rollouts.statistics.observations import Arm, ClassPairs, Compute, Observations, Pairs
 
@@ -116,6 +116,30 @@ class StepCounts:
         self.compared += 1
         self.disagreed += not agree
         self.distances[distance_bucket(distance)] += 1
+
+    def compared_scores(
+        self,
+        champion: npt.NDArray[np.generic],
+        challenger: npt.NDArray[np.generic],
+        classes: ClassMap | None,
+    ) -> bool:
+        """
+        Count two score vectors for one request.
+
+        Args:
+            champion, challenger: Any shape, finite.
+            classes: The champion's number for each class of the challenger.
+
+        Returns:
+            Whether they name the same class. One that only one of the versions knows is told apart.
+        """
+        ours, theirs = int(np.argmax(champion)), translated(int(np.argmax(challenger)), classes)
+        if theirs < 0 or (classes is not None and ours not in classes):
+            self.apart += 1
+            return False
+        placed = in_champion_order(challenger, classes, champion.size)
+        self.pair(agree=ours == theirs, distance=scores_distance(champion, placed))
+        return ours == theirs
 
     def judged_pair(self, category: int, *, champion_right: bool, challenger_right: bool) -> None:
         """Count feedback on a request that both answered; `category` is the true class."""

@@ -34,7 +34,7 @@ import structlog
 
 from gateway.errors import GatewayError
 from gateway.rollouts.live.answers import Answers
-from gateway.rollouts.live.counting import StepCounts, in_champion_order, scores_distance
+from gateway.rollouts.live.counting import StepCounts
 from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.state.classes import translated
 from gateway.rollouts.state.traffic import Trial
@@ -218,7 +218,7 @@ class Mirror:
         theirs = translated(int(np.argmax(reply.scores)), trial.classes)
         self._answers.end_pair(copy.request_id, theirs)
         if copy.scores is not None:
-            await self._compare(copy, copy.scores, reply.scores, theirs, counts)
+            await self._compare(copy, copy.scores, reply.scores, counts)
         return True
 
     async def _compare(
@@ -226,19 +226,9 @@ class Mirror:
         copy: Copy,
         champion: npt.NDArray[np.generic],
         challenger: npt.NDArray[np.generic],
-        theirs: int,
         counts: StepCounts,
     ) -> None:
-        ours, classes = int(np.argmax(champion)), copy.trial.classes
-        if theirs < 0 or (classes is not None and ours not in classes):
-            counts.apart += 1
-            agree = False
-        else:
-            agree = ours == theirs
-            distance = scores_distance(
-                champion, in_champion_order(challenger, classes, champion.size)
-            )
-            counts.pair(agree=agree, distance=distance)
+        agree = counts.compared_scores(champion, challenger, copy.trial.classes)
         if not agree and self._tally.wants_sample(copy.trial.id.rollout):
             # Megabytes to digest would hold up the requests on the event loop.
             digest = await asyncio.to_thread(_digest, copy.encoded)
