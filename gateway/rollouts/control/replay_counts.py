@@ -114,4 +114,6 @@ def label_for(recorded: Recorded, model: Model, champion: int) -> int | None:
     then = model.versions.get(recorded.version)
     if then is None:
         return None
-    return translated(recorded.label, class_map(model.version(champion).labels, then.labels))
+    now = model.version(champion)
+    classes = class_map(now.labels, then.labels, sizes=(now.classes, then.classes))
+    return translated(recorded.label, classes)

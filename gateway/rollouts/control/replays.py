@@ -247,7 +247,7 @@ class Replays:
             version=job.champion,
             shadow=True,
             mirrored=True,
-            classes=class_map(one.labels, other.labels),
+            classes=class_map(one.labels, other.labels, sizes=(one.classes, other.classes)),
         )
         copy = Copy(trial, recorded.request_id, recorded.encoded, tensor=None, scores=None)
         free, began_s = not busy(), time.monotonic()

@@ -207,8 +207,8 @@ def in_champion_order(
     scores: npt.NDArray[np.generic], classes: ClassMap | None, size: int
 ) -> npt.NDArray[np.generic]:
     """
-    Put the challenger's scores in the champion's order, for `size` classes; what only the
-    challenger knows is left out.
+    Put the challenger's scores in the champion's order, for `size` classes, as probabilities. What
+    only the challenger knows is left out, and the others share its part.
     """
     if classes is None or scores.size != len(classes):
         return scores
@@ -217,4 +217,5 @@ def in_champion_order(
     for place, champion_place in enumerate(classes):
         if 0 <= champion_place < size:
             placed[champion_place] += found[place]
-    return placed
+    whole = placed.sum()
+    return placed / whole if whole > 0 else placed

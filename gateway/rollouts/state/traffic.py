@@ -140,8 +140,10 @@ def traffic_of(catalog: Catalog) -> Traffic:
                 table = table.with_route(action.route)
                 steps[name] = StepId(rollout.id, rollout.stage, rollout.step)
         one, other = (model.versions.get(each) for each in (rollout.champion, rollout.challenger))
-        if one and other and (found := class_map(one.labels, other.labels)) is not None:
-            classes[name] = found
+        if one is not None and other is not None:
+            sizes = one.classes, other.classes
+            if (found := class_map(one.labels, other.labels, sizes=sizes)) is not None:
+                classes[name] = found
         if rollout.labelled or rollout.plan.labels is not None:
             labelled.add(name)
     return Traffic(table, MappingProxyType(steps), MappingProxyType(classes), frozenset(labelled))
