@@ -24,6 +24,7 @@ from gateway.registry.desired import DesiredState, follow_names
 from gateway.registry.lifecycle import Lifecycle, LifecycleObserver, LocalLifecycle
 from gateway.registry.models_folder import ModelsFolder
 from gateway.registry.registry import Registry
+from gateway.registry.shared_replicas import SharedReplicas
 from gateway.registry.versions import Catalog
 from gateway.settings import Settings
 from gateway.telemetry.tracing import triton_arguments
@@ -162,6 +163,7 @@ class LocalControlPlane:
                 loads=loads,
                 observer=self._observer,
                 names=replicas.names,
+                permission=SharedReplicas(registry) if urls else None,
             )
 
             async def quarantine(served: Served, reason: str) -> None:
@@ -185,6 +187,7 @@ class LocalControlPlane:
                 artifacts=artifacts,
                 observer=self._observer,
             )
+            stack.push_async_callback(lifecycle.close)
             models_folder = None
             if settings.models_dir is not None:
                 models_folder = ModelsFolder(

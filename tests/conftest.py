@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.postgres import find_binaries, running_postgres
+from testbed.postgres import find_binaries, running_postgres
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -31,7 +31,10 @@ class TaskSet:
 
     def start(self, work: Coroutine[Any, Any, object], *, name: str | None = None) -> None:
         """Run `work` beside the caller. The name stands in the log if it fails."""
-        task = asyncio.create_task(work, name=name)
+        self.keep(asyncio.create_task(work, name=name))
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Take over a task that was awaited until now."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(log_fault)

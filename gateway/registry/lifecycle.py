@@ -2,15 +2,19 @@
 Load and unload: change what should be, then wait until it is, on every replica.
 
 `load` writes the desired state first, so that a crash right after the answer loses nothing, and
-takes it back if a replica cannot load the version: what served before still serves. Loads and
-unloads of one model happen one after the other in this gateway; two gateways meet in the store, and
-the reconciler of each ends at the same state.
+takes it back if a replica cannot load the version: what served before still serves.
+
+The later wish counts. Loads of one model happen one after the other in this gateway; an unload
+waits for none of them, and the caller of a load hears at once that it was overtaken. Two gateways
+meet in the store, and the reconciler of each ends at the same state.
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from typing import Protocol
 
+from gateway.background.tasks import TaskSet
 from gateway.errors import (
     DeadlineExceeded,
     LoadFailed,
@@ -24,7 +28,7 @@ from gateway.registry.artifacts import Artifacts
 from gateway.registry.registry import Registry
 from gateway.registry.versions import Catalog, Model, ModelVersion
 from gateway.triton.reconciler import Reconciler
-from gateway.triton.replicas import Replica, ReplicaSet, Served
+from gateway.triton.replicas import ReplicaSet, Served
 
 
 class Lifecycle(Protocol):
@@ -65,7 +69,7 @@ class LocalLifecycle:
         self._reconciler = reconciler
         self._timeout_s = timeout_s
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._announcing: asyncio.Future[None] | None = None
+        self._tasks = TaskSet()
         registry.on_change(self._announce)
 
     async def load(self, name: str, version: int | None = None, *, actor: str) -> ModelVersion:
@@ -104,6 +108,8 @@ class LocalLifecycle:
                         raise
                     await self._registry.refresh()
                 await self._until_ready(served)
+            except LoadSuperseded:
+                raise  # the wish is not there any more, or is somebody else's by now
             except BaseException:
                 if fresh:
                     await self._withdraw(served, actor=actor)
@@ -122,16 +128,21 @@ class LocalLifecycle:
             VersionNotFound: There is no such version.
             StoreUnavailable: The wish cannot be recorded.
         """
-        async with self._locks[name]:
-            model = (await self._registry.refresh()).models.get(name)
-            if model is None:
-                raise ModelNotLoaded(name)
-            versions = model.desired if version is None else {model.version(version).version}
-            if not versions or not versions <= model.desired:
-                raise ModelNotLoaded(name)
-            await self._registry.store.set_desired(name, remove=versions, actor=actor)
-            await self._registry.refresh()
-            await self._settle(name)
+        model = (await self._registry.refresh()).models.get(name)
+        if model is None:
+            raise ModelNotLoaded(name)
+        versions = model.desired if version is None else {model.version(version).version}
+        if not versions or not versions <= model.desired:
+            raise ModelNotLoaded(name)
+        removed = await self._registry.store.set_desired(name, remove=versions, actor=actor)
+        await self._registry.refresh()
+        if not removed:
+            raise ModelNotLoaded(name)  # somebody else was first
+        await self._until_gone(name)
+
+    async def close(self) -> None:
+        """Give up what nobody waits for any more."""
+        await self._tasks.close()
 
     async def _withdraw(self, served: Served, *, actor: str) -> None:
         """Take a wish back that could not be fulfilled."""
@@ -150,13 +161,14 @@ class LocalLifecycle:
         try:
             async with asyncio.timeout(self._timeout_s):
                 while True:
-                    await self._settle(served[0])
+                    seen = self._seen()
+                    await self._settle_unless_superseded(served)
                     self._raise_superseded(served)
                     live = self._replicas.live()
                     self._raise_failure(served)
                     if live and all(served in replica.ready for replica in live):
                         return
-                    await self._change(live)
+                    await self._change(seen)
         except TimeoutError:
             if not self._replicas.live():
                 raise TritonUnavailable("No replica can be reached right now.") from None
@@ -164,21 +176,72 @@ class LocalLifecycle:
                 f"Version {served[1]} of {served[0]} was not ready within {self._timeout_s:g} s."
             ) from None
 
-    async def _change(self, seen: list[Replica]) -> None:
-        """Wait until a replica comes or goes, or something else is desired."""
-        catalog = self._registry.catalog
+    async def _until_gone(self, name: str) -> None:
+        """
+        Wait until no live replica has ready what is not desired of a model. Where that takes too
+        long, callers hear "not loaded" all the same.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                while True:
+                    seen = self._seen()
+                    await self._settle(name)
+                    model = self._registry.catalog.models.get(name)
+                    desired = frozenset() if model is None else model.desired
+                    live = self._replicas.live()
+                    if all(replica.ready_versions(name) <= desired for replica in live):
+                        return
+                    await self._change(seen)
+
+    async def _settle_unless_superseded(self, served: Served) -> None:
+        """
+        Settle, but wait no longer once a version is not desired any more: what Triton was asked
+        goes on without its caller.
+        """
+        settling = asyncio.create_task(self._settle(served[0]))
+        superseded = asyncio.create_task(self._superseded(served))
+        try:
+            await asyncio.wait({settling, superseded}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
+            raise
+        finally:
+            superseded.cancel()
+        if settling.done():
+            settling.result()
+        else:
+            self._tasks.keep(settling)
+
+    async def _superseded(self, served: Served) -> None:
+        """Wait until a version is not desired."""
         async with self._replicas.changed:
-            await self._replicas.changed.wait_for(
-                lambda: self._replicas.live() != seen or self._registry.catalog is not catalog
-            )
+            await self._replicas.changed.wait_for(lambda: not self._is_desired(served))
+
+    async def _change(self, seen: object) -> None:
+        """Wait until something is not as it was seen."""
+        async with self._replicas.changed:
+            await self._replicas.changed.wait_for(lambda: self._seen() != seen)
+
+    def _seen(self) -> object:
+        """Return what decides how a load or unload goes on, to be compared."""
+        live = self._replicas.live()
+        return (
+            [(replica.name, replica.ready) for replica in live],
+            dict(self._loads.failures),
+            self._registry.catalog.generation,
+        )
+
+    def _is_desired(self, served: Served) -> bool:
+        model = self._registry.catalog.models.get(served[0])
+        return model is not None and served[1] in model.desired
 
     def _raise_superseded(self, served: Served) -> None:
-        model = self._registry.catalog.models.get(served[0])
-        if model is None or served[1] not in model.desired:
+        if not self._is_desired(served):
             raise LoadSuperseded(f"Somebody unloaded version {served[1]} of {served[0]} meanwhile.")
 
     def _announce(self, _catalog: Catalog) -> None:
-        self._announcing = asyncio.ensure_future(self._replicas.announce())
+        self._tasks.start(self._replicas.announce())
 
     def _raise_failure(self, served: Served) -> None:
         for replica in self._replicas.live():

@@ -139,6 +139,8 @@ class LeaseRow(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     owner: Mapped[str] = mapped_column(_ID)
     until_s: Mapped[float] = mapped_column(Float)
+    # Grows whenever the lease changes hands.
+    number: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class AccuracyRow(Base):

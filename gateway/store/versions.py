@@ -8,15 +8,16 @@ that a cache can tell that it is stale and a person can tell who made it so.
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.errors import VersionConflict, VersionNotFound
 from gateway.store.changes import lock_versions, point_alias, record_change
 from gateway.store.database import Database
+from gateway.store.leases import LeaseStore
 from gateway.store.rollout_tables import RolloutRow
 from gateway.store.tables import (
     AliasRow,
@@ -70,10 +71,16 @@ GONE = "gone"
 
 
 class VersionStore:
-    """Reads and changes the registry's rows. Every method may raise StoreUnavailable."""
+    """
+    Reads and changes the registry's rows. Every method may raise StoreUnavailable.
+
+    Attributes:
+        leases: Those of the same database.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.leases = LeaseStore(database)
 
     async def data_version(self) -> int | None:
         """See `Database.data_version`."""
@@ -175,9 +182,12 @@ class VersionStore:
 
     async def set_desired(
         self, model: str, *, add: Iterable[int] = (), remove: Iterable[int] = (), actor: str
-    ) -> None:
+    ) -> int:
         """
         Change which versions of a model should be loaded. Adding one lifts its quarantine.
+
+        Returns:
+            How many were removed.
 
         Raises:
             VersionNotFound: One to be added was deleted meanwhile; nothing was changed.
@@ -190,11 +200,12 @@ class VersionStore:
             now_s = time.time()
             for version in sorted(adding):
                 await session.merge(DesiredRow(model=model, version=version, since_s=now_s))
-            await session.execute(
+            deleted = await session.execute(
                 delete(DesiredRow).where(
                     DesiredRow.model == model, DesiredRow.version.in_(removing)
                 )
             )
+            removed = cast("CursorResult[Any]", deleted).rowcount
             await session.execute(
                 delete(QuarantineRow).where(
                     QuarantineRow.model == model, QuarantineRow.version.in_(adding)
@@ -202,8 +213,9 @@ class VersionStore:
             )
             if adding:
                 await record_change(session, actor, "load", model, {"versions": sorted(adding)})
-            if removing:
+            if removed:
                 await record_change(session, actor, "unload", model, {"versions": sorted(removing)})
+            return removed
 
     async def replace_champion(
         self, model: str, version: int, *, swap_desired: bool, actor: str

@@ -166,7 +166,8 @@ class Monitor:
 
     async def look(self, replica: Replica) -> None:
         """Read a replica's index once, and set right what differs without waiting for it."""
-        was_live, read_at_s, client = replica.live, time.monotonic(), replica.client
+        was_live, was_ready = replica.live, replica.ready
+        read_at_s, client = time.monotonic(), replica.client
         try:
             entries = await client.index(timeout_s=_INDEX_TIMEOUT_S)
             entries += await self._unlisted(replica, client, entries)
@@ -188,12 +189,18 @@ class Monitor:
             if replica.client is not client:
                 return  # what this one had says nothing about the process that followed it
             replica.observe(self._replicas.names.translate(entries), read_at_s=read_at_s)
-            self._tasks.start(self._once(replica, self._reconciling, self._repairs.reconcile))
+            self._tasks.start(self._once(replica, self._reconciling, self._reconcile))
             # Beside it: a version that hangs is waited for, and loads must not be.
             self._tasks.start(self._once(replica, self._probing, self._probe_silent))
         if replica.live != was_live:
             log.info("replica_changed", replica=replica.name, live=replica.live)
+        if (replica.live, replica.ready) != (was_live, was_ready):
             await self._replicas.announce()
+
+    async def _reconcile(self, replica: Replica) -> None:
+        """Have set right what differs, and tell who waits for it: what failed, too."""
+        await self._repairs.reconcile(replica)
+        await self._replicas.announce()
 
     async def _unlisted(
         self, replica: Replica, client: TritonClient, entries: Sequence[IndexEntry]

@@ -24,6 +24,7 @@ from gateway.triton.client import load_override
 from gateway.triton.errors import TritonFailed, TritonUnreachable
 from gateway.triton.loads import Failure, LoadStates
 from gateway.triton.model_names import ModelNames
+from gateway.triton.permission import Permission, Permit, Unshared
 from gateway.triton.replicas import Replica, Served
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,7 @@ class Reconciler:
         loads: LoadStates | None = None,
         observer: LoadObserver | None = None,
         names: ModelNames | None = None,
+        permission: Permission | None = None,
     ) -> None:
         """
         Args:
@@ -77,11 +79,13 @@ class Reconciler:
             loads: Where loads are recorded; by default a record of its own.
             observer: Hears of every load and unload.
             names: In which Triton models versions lie.
+            permission: Asked before anything is loaded or unloaded; by default all is allowed.
         """
         self.loads = LoadStates() if loads is None else loads
         self._observer = Unobserved() if observer is None else observer
         self._desired = desired
         self._names = ModelNames() if names is None else names
+        self._permission = Unshared() if permission is None else permission
         self._refusal = refusal
         self._load_timeout_s = load_timeout_s
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -145,16 +149,19 @@ class Reconciler:
             await self._settle(replica, name)
 
     async def _settle(self, replica: Replica, name: str) -> None:
-        # Each pass either ends or holds one more version back, so that this comes to an end.
-        while (action := self._decide(replica, name)) is not None:
-            await self._observer.before_load()
-            if action != self._decide(replica, name):
-                continue
-            try:
-                await self._act(replica, action)
-            except TritonUnreachable:
-                replica.mark_down()
-                return
+        if self._decide(replica, name) is None:
+            return
+        async with self._permission.ask(replica.name, name) as permit:
+            # Each pass either ends or holds one more version back: this comes to an end.
+            while (action := self._decide(replica, name)) is not None and permit.holds():
+                await self._observer.before_load()
+                if action != self._decide(replica, name):
+                    continue
+                try:
+                    await self._act(replica, action, permit)
+                except TritonUnreachable:
+                    replica.mark_down()
+                    return
 
     def _decide(self, replica: Replica, name: str) -> Action | None:
         desired = self._desired().get(name)
@@ -189,15 +196,19 @@ class Reconciler:
     def _mark(self, replica: Replica, desired: DesiredModel) -> tuple[int, str, int]:
         return replica.incarnation, desired.config_json, self._repairs[replica.name, desired.name]
 
-    async def _act(self, replica: Replica, action: Action) -> None:
+    async def _act(self, replica: Replica, action: Action, permit: Permit) -> None:
         name, versions, model = action.name, action.versions, action.model
+        refused = await self._refused(action)
+        # This long after the decision another gateway may have the say; the caller asks for it.
+        if not permit.holds():
+            return
         if not versions:
             await replica.client.unload(name, timeout_s=_UNLOAD_TIMEOUT_S)
             self._applied.pop((replica.name, name), None)
             self._mark_ready(replica, action)
             log.info("unloaded", replica=replica.name, model=model, triton_model=name)
             return
-        if refused := await self._refused(action):
+        if refused:
             self._keep_out(replica, model, refused)
             return
         desired = self._desired()[name]

@@ -124,7 +124,7 @@ class Controller:
         now_s = self._steady()
         if now_s < self._leased_until_s - self._lease_s / 2:
             return True
-        held = await self._leases.hold(_LEASE, self._tally.gateway, for_s=self._lease_s)
+        held = await self._leases.hold(_LEASE, self._tally.gateway, for_s=self._lease_s) > 0
         self._leased_until_s = now_s + self._lease_s if held else 0.0
         return held
 

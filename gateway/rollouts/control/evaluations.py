@@ -190,7 +190,7 @@ class Evaluations:
                         await self._evaluate_missing(found, ask)
 
     async def _hold(self) -> bool:
-        return await self._leases.hold(_LEASE, self._gateway, for_s=_LEASE_S)
+        return await self._leases.hold(_LEASE, self._gateway, for_s=_LEASE_S) > 0
 
     async def _evaluate_missing(self, found: EvaluationSetRow, ask: AskVersion) -> None:
         model = self._registry.catalog.models.get(found.model)

@@ -24,7 +24,7 @@ from gateway.store.request_metrics import DAY_S, HOUR_S, MINUTE_S, Filters, Requ
 from gateway.store.version_samples import VersionSample, VersionSampleStore
 from gateway.telemetry.observation import Observation
 from gateway.telemetry.request_metrics import Recorder
-from tests.postgres import find_binaries, running_postgres_server
+from testbed.postgres import find_binaries, running_postgres_server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

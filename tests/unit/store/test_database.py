@@ -18,7 +18,8 @@ from gateway.store.audit import ORIGIN, AuditStore, Origin
 from gateway.store.database import Database, open_database
 from gateway.store.tables import Base
 from gateway.store.versions import NewVersion, VersionStore
-from tests.postgres import empty, find_binaries, running_postgres_server
+from testbed.postgres import find_binaries, running_postgres_server
+from tests.postgres import empty
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -134,6 +134,20 @@ async def test_a_lease_has_one_holder_and_runs_out(database: Database) -> None:
     assert await leases.hold("job", "b", for_s=5)
 
 
+async def test_the_number_of_a_lease_grows_when_it_changes_hands(database: Database) -> None:
+    """Extended or taken again by the same holder it stays; nobody else can have had it between."""
+    leases = LeaseStore(database)
+    first = await leases.hold("job", "a", for_s=5)
+    assert await leases.hold("job", "a", for_s=5) == first
+    await leases.release("job", "a")
+    assert await leases.hold("job", "a", for_s=5) == first
+    await leases.release("job", "a")
+    assert await leases.hold("job", "b", for_s=5) == first + 1
+    assert await leases.hold("job", "a", for_s=5) == 0
+    await leases.release("job", "b")
+    assert await leases.hold("job", "a", for_s=5) == first + 2
+
+
 async def test_counts_add_up_and_feedback_counts_once(database: Database) -> None:
     """Each gateway replaces its own counts only; an answer is claimed for feedback once."""
     store, feedback = EvidenceStore(database), FeedbackStore(database)
