@@ -19,6 +19,7 @@ from gateway.api.middleware.tracing import Tracing
 from gateway.api.middleware.worker_answers import WorkerAnswers
 from gateway.api.rest import (
     audit,
+    contract,
     evaluations,
     health,
     keys,
@@ -28,7 +29,6 @@ from gateway.api.rest import (
     registration,
     replays,
     rollouts,
-    serving,
 )
 from gateway.api.rules import Rulebook, routes_of, rules_of
 from gateway.api.sites import Sites
@@ -75,7 +75,7 @@ def create_app(
         strict_content_type=False,
     )
     routers = [
-        serving.router,
+        contract.router,
         models.router,
         registration.create_router(settings),
         metrics.router,

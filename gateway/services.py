@@ -196,7 +196,7 @@ async def open_services(
             lambda: registry.catalog,
             control.replicas,
             decoder,
-            rollouts.trials,
+            rollouts.assignments,
             challenger_timeout_s=settings.challenger_timeout_s,
         )
         choice = VersionChoice(
@@ -207,7 +207,7 @@ async def open_services(
             control.replicas,
             admission,
             decoder,
-            rollouts.trials,
+            rollouts.assignments,
             answers,
             record=rollouts.recorder.offer,
             timeout_s=settings.request_timeout_s,
@@ -218,7 +218,7 @@ async def open_services(
             control.replicas,
             admission,
             decoder,
-            rollouts.trials,
+            rollouts.assignments,
             timeout_s=settings.request_timeout_s,
             challenger_timeout_s=settings.challenger_timeout_s,
             most_images=settings.max_batch_images,

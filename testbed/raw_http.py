@@ -10,7 +10,7 @@ import httptools
 
 
 @dataclass
-class Answer:
+class RawResponse:
     """One answer of a connection; names of headers in lower case."""
 
     status: int
@@ -30,7 +30,7 @@ def connect(url: str, timeout_s: float = 30.0) -> socket.socket:
     return socket.create_connection((place.hostname, place.port), timeout_s)
 
 
-def exchange(url: str, *pieces: bytes, timeout_s: float = 30.0) -> list[Answer]:
+def exchange(url: str, *pieces: bytes, timeout_s: float = 30.0) -> list[RawResponse]:
     """Send bytes as they are, and return every answer up to the end of the connection."""
     with connect(url, timeout_s) as connection:
         for piece in pieces:
@@ -38,7 +38,7 @@ def exchange(url: str, *pieces: bytes, timeout_s: float = 30.0) -> list[Answer]:
         return answers(connection)
 
 
-def answers(connection: socket.socket) -> list[Answer]:
+def answers(connection: socket.socket) -> list[RawResponse]:
     """Read answers up to the end of the connection; a reset is an end, too."""
     reader = _Reader()
     try:
@@ -51,7 +51,7 @@ def answers(connection: socket.socket) -> list[Answer]:
 
 class _Reader:
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
+        self.answers: list[RawResponse] = []
         self.parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
 
@@ -62,7 +62,7 @@ class _Reader:
         self._headers[name.decode().lower()] = value.decode()
 
     def on_headers_complete(self) -> None:
-        self.answers.append(Answer(self.parser.get_status_code(), self._headers))
+        self.answers.append(RawResponse(self.parser.get_status_code(), self._headers))
 
     def on_body(self, body: bytes) -> None:
         self.answers[-1].body += body

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.converter import model_config
-from gateway.converter.errors import SignatureUnsupported, ToolError
+from gateway.converter.errors import ConverterError, SignatureUnsupported
 from gateway.converter.model_config import ConfigOptions, placement_for_machine
 from gateway.converter.names import check_model_name, check_version
 from gateway.converter.onnx_signature import check_classifier, read_signature
@@ -219,8 +219,8 @@ def _refusals(model: Path, *, as_json: bool) -> Iterator[None]:
     """End with exit code 2 and one line, whatever is wrong with the model or the files."""
     try:
         yield
-    except (ToolError, OSError, UnicodeDecodeError) as error:
-        code = error.code if isinstance(error, ToolError) else "file_unreadable"
+    except (ConverterError, OSError, UnicodeDecodeError) as error:
+        code = error.code if isinstance(error, ConverterError) else "file_unreadable"
         if as_json:
             _print_json({"code": code, "detail": str(error)})
         typer.echo(_printable(f"{model}: {error}"), err=True)

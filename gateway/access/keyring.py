@@ -22,7 +22,7 @@ from gateway.errors import Unauthenticated
 log = structlog.get_logger(__name__)
 
 
-class Tokens(Protocol):
+class TokenVerifier(Protocol):
     """Tells who shows a token (`tokens.py`)."""
 
     @property
@@ -92,7 +92,7 @@ class Keyring:
         read: Callable[[], Awaitable[Sequence[StoredKey]]],
         *,
         bootstrap: str | None = None,
-        tokens: Tokens | None = None,
+        tokens: TokenVerifier | None = None,
     ) -> None:
         self.pepper = pepper
         self._read = read

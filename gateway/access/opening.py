@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from gateway.access.keyring import Keyring
 from gateway.access.keys import Pepper
-from gateway.access.secret_file import kept_secret
+from gateway.access.secret_file import secret_in
 from gateway.background.tasks import Work
 from gateway.registry.registry import Registry
 from gateway.settings import Settings
@@ -134,7 +134,7 @@ def _pepper(settings: Settings) -> Pepper:
         return Pepper(given.encode())
     path = settings.data_dir / _SECRET_FILE
     try:
-        return Pepper(kept_secret(path).encode())
+        return Pepper(secret_in(path).encode())
     except OSError as error:
         raise NotSafe(f"The secret of keys cannot be kept in {path}: {error.strerror}.") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 _SECRET_BYTES = 32
 
 
-def kept_secret(path: Path) -> str:
+def secret_in(path: Path) -> str:
     """
     Read the secret of a file, in hexadecimal; make both if there is none. Of several processes that
     start at once, all get the same.

@@ -23,7 +23,7 @@ from gateway.cli.client import (
     show_json,
 )
 from gateway.cli.configured import fail
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.merged import in_one_file
 
 Name = Annotated[str, typer.Argument(help="The model's name.")]
@@ -98,7 +98,7 @@ def _one_file(model: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         try:
             whole = stack.enter_context(in_one_file(model))
-        except ToolError as error:
+        except ConverterError as error:
             fail(str(error))
         yield whole
 

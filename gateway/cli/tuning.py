@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gateway.cli.client import console, show_json
 from gateway.cli.configured import fail, read_settings
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.errors import GatewayError
 from gateway.settings import Settings
 from gateway.telemetry.logging import configure_logging
@@ -96,7 +96,7 @@ def run_tune(
                 written = runner.run(write_candidate(settings, repository, tuning.subject, winner))
         if plot is not None:
             plot.write_text(_picture(tuning), encoding="utf-8")
-    except (TuningError, ToolError, GatewayError) as error:
+    except (TuningError, ConverterError, GatewayError) as error:
         fail(f"{error} ({error.code})")
     except (EmbeddedError, OSError, ValueError) as error:
         fail(str(error))
@@ -131,10 +131,10 @@ async def _tune(settings: Settings, repository: Path, wanted: Wanted) -> Tuning:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("Starting Triton", total=1.0)
 
-        def told(text: str, share: float) -> None:
+        def show_round(text: str, share: float) -> None:
             progress.update(task, description=text, completed=min(1.0, share))
 
-        return await tune(settings, repository, wanted, on_round=told)
+        return await tune(settings, repository, wanted, on_round=show_round)
 
 
 def _table(tuning: Tuning) -> Table:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.converter import model_config
-from gateway.converter.errors import ConfigInvalid, ToolError
+from gateway.converter.errors import ConfigInvalid, ConverterError
 from gateway.converter.repository_writer import refuse_escape
 
 RECORD_FILE = "gateway.json"
@@ -79,6 +79,6 @@ def _read(path: Path, repository: Path) -> str | None:
         raise _unreadable(path, "is not UTF-8") from error
 
 
-def _unreadable(path: Path, what: str) -> ToolError:
+def _unreadable(path: Path, what: str) -> ConverterError:
     place = "/".join(path.parts[-3:])
     return ConfigInvalid(f"{place} {what}. Mend it, or remove it.")

@@ -59,8 +59,8 @@ def change_fields(text: str, wanted: pb.ModelConfig, fields: Collection[str]) ->
         said_names.add(field.name)
         if field.name not in fields:
             continue
-        kept = text[field.start : field.end]
-        said = model_config.parse(kept)
+        present_text = text[field.start : field.end]
+        said = model_config.parse(present_text)
         if field.name == _PARAMETERS:
             now = _without_gone(wanted, said)
         elif _only(present, field.name) == _only(wanted, field.name):

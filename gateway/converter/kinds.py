@@ -64,5 +64,5 @@ def not_onnx(path: Path, fallback: str) -> ModelInvalid:
     """Make the refusal of a file: what it is, where its first bytes tell, else the fallback."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    kind = next((told for test, told in _KINDS if test(head)), None)
+    kind = next((kind for test, kind in _KINDS if test(head)), None)
     return ModelInvalid(fallback if kind is None else f"Not an ONNX model but {kind}")

@@ -18,7 +18,7 @@ Source: Triton, Model Repository; Triton, Model Configuration.
 import os
 from pathlib import Path
 
-from gateway.converter.errors import ToolError, VersionInvalid
+from gateway.converter.errors import ConverterError, VersionInvalid
 from gateway.converter.names import (
     check_model_name,
     check_version,
@@ -100,7 +100,7 @@ def directory_signature(repository: Path, triton_model: str) -> ModelSignature |
             try:
                 refuse_escape(path, repository)
                 return read_signature(path)
-            except ToolError:
+            except ConverterError:
                 continue  # whoever put it there is told when it is adopted
     return None
 

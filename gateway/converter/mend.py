@@ -54,7 +54,7 @@ def mend_version(
         Whether it is back; False: this release makes another file of `source`.
 
     Raises:
-        ToolError: The model's directory cannot be worked in; as `check_model_place`.
+        ConverterError: The model's directory cannot be worked in; as `check_model_place`.
         StorageFull: No space is left; nothing was changed.
     """
     with staging_folder(repository) as staging:

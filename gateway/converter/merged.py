@@ -20,13 +20,13 @@ from onnx.external_data_helper import load_external_data_for_model
 from gateway.converter.errors import ExternalDataForbidden, ModelInvalid
 from gateway.converter.external_data import external_files, refuse_external_data
 
-_SIBLINGS = ("{}.data", "{}_data")
+_DATA_FILES = ("{}.data", "{}_data")
 _MOST_BYTES = (1 << 31) - 1
 
 
 def data_files(model: Path) -> list[Path]:
     """List the files beside a model that exporters put its weights into, of those that exist."""
-    beside = (model.with_name(form.format(model.name)) for form in _SIBLINGS)
+    beside = (model.with_name(form.format(model.name)) for form in _DATA_FILES)
     return [path for path in beside if path.is_file()]
 
 

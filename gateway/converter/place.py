@@ -42,7 +42,7 @@ def free_version(repository: Path, name: str) -> int:
 
     Raises:
         VersionInvalid: There is none after the highest.
-        ToolError: As `check_model_place`.
+        ConverterError: As `check_model_place`.
     """
     check_model_place(repository, name)
     return next_version(repository, name)
@@ -55,7 +55,7 @@ def check_version_place(repository: Path, name: str, version: int) -> None:
     Raises:
         VersionInvalid: Not a version number.
         VersionExists: Something is there already.
-        ToolError: As `check_model_place`.
+        ConverterError: As `check_model_place`.
     """
     check_version(version)
     check_model_place(repository, name)

@@ -40,14 +40,14 @@ class PublishingPlan:
         signature: What it takes and answers.
         config: How it would be served.
         changes: What is other than in the file, a sentence each; none: the file is published.
-        kept: Whether the graph would have been changed, but is wished as it is.
+        kept_graph: Whether the graph would have been changed, but is wished as it is.
     """
 
     graph: onnx.ModelProto
     signature: ModelSignature
     config: pb.ModelConfig
     changes: tuple[str, ...]
-    kept: bool
+    kept_graph: bool
 
     @property
     def scores(self) -> str | None:
@@ -102,7 +102,9 @@ def plan_version(
         shapes = model_config.warm_up_shapes(signature)
         options = replace(options, warm_up=accepts_inputs(graph, shapes))
     config = model_config.generate_config(name, signature, versions=[version], options=options)
-    return PublishingPlan(graph, signature, config, changes, kept=decision is GraphDecision.KEEP)
+    return PublishingPlan(
+        graph, signature, config, changes, kept_graph=decision is GraphDecision.KEEP
+    )
 
 
 def _sizes_are_guessed(signature: ModelSignature) -> bool:

@@ -134,10 +134,9 @@ def publish_version(
         size_bytes = placed.stat().st_size
         if labels is not None:
             write_synced(staged / LABELS_FILE, "".join(f"{label}\n" for label in labels))
-        kept = None
         if record is not None:
-            kept = {**record, "changes": list(plan.changes), "source_digest": source_digest}
-            write_synced(staged / RECORD_FILE, write_record(kept))
+            record = {**record, "changes": list(plan.changes), "source_digest": source_digest}
+            write_synced(staged / RECORD_FILE, write_record(record))
         with one_at_a_time(repository):
             # Once more: versions of one model may lie in several directories.
             check_version_place(repository, name, version)
@@ -151,11 +150,11 @@ def publish_version(
         signature=plan.signature,
         config_text=text,
         changes=plan.changes,
-        kept_graph=plan.kept,
+        kept_graph=plan.kept_graph,
         scores=plan.scores,
         trial_shape=plan.trial_shape,
         labels=None if labels is None else tuple(labels),
-        record=kept,
+        record=record,
     )
 
 

@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from gateway.converter import model_config
 from gateway.converter.beside import read_record, read_shared_labels
 from gateway.converter.digests import digest_file
-from gateway.converter.errors import ConfigInvalid, ToolError, VersionMissing
+from gateway.converter.errors import ConfigInvalid, ConverterError, VersionMissing
 from gateway.converter.existing_config import complete, fits, with_labels
 from gateway.converter.layout import (
     CONFIG_FILE,
@@ -133,7 +133,7 @@ def newest_input(repository: Path, name: str) -> TensorSignature | None:
             try:
                 refuse_escape(path, repository)
                 return next(iter(read_signature(path).inputs), None)
-            except ToolError:
+            except ConverterError:
                 return None  # whoever put it there is told when it is adopted
     return None
 

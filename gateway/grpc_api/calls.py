@@ -95,7 +95,7 @@ class Calls:
                         await self._let_in(call, method, request)
                         answer = await method.work(call, request)
                         call.seen.bytes_out = answer.ByteSize()
-                        await context.send_initial_metadata(_told(call))
+                        await context.send_initial_metadata(_metadata(call))
                         return answer
                 except GatewayError as error:
                     await _end(call, error)
@@ -223,7 +223,7 @@ def _address(context: Any) -> str:
     return rest.rpartition(":")[0].strip("[]") if kind in {"ipv4", "ipv6"} else ""
 
 
-def _told(call: Rpc) -> tuple[tuple[str, str], ...]:
+def _metadata(call: Rpc) -> tuple[tuple[str, str], ...]:
     return ((_REQUEST_ID, call.request_id), *call.telling)
 
 
@@ -245,7 +245,7 @@ def _note(call: Rpc, error: GatewayError) -> StatusCode:
 
 async def _end(call: Rpc, error: GatewayError) -> None:
     """End a call with an error. Raises what gRPC ends a handler with."""
-    status, told = _note(call, error), [*_told(call), ("code", error.code)]
+    status, metadata = _note(call, error), [*_metadata(call), ("code", error.code)]
     if error.retry_after_s is not None:
-        told.append(("retry-after", str(int(error.retry_after_s + 0.999))))
-    await call.context.abort(status, error.detail, tuple(told))
+        metadata.append(("retry-after", str(int(error.retry_after_s + 0.999))))
+    await call.context.abort(status, error.detail, tuple(metadata))

@@ -60,11 +60,11 @@ class Health:
 
     async def watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Answer now, and whenever it changes; looks once a second."""
-        told = None
+        sent = None
         while True:
             status = await self._status(request.service, context)
-            if status != told:
-                told = status
+            if status != sent:
+                sent = status
                 yield HealthCheckResponse(status=status)
             await asyncio.sleep(_LOOK_EVERY_S)
 

@@ -64,16 +64,16 @@ def _reserve(host: str, port: int) -> socket.socket:
             look.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             look.bind((host, port))
             port = look.getsockname()[1]
-        kept = socket.socket(family, socket.SOCK_STREAM)
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        kept.bind((host, port))
+        reserved = socket.socket(family, socket.SOCK_STREAM)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((host, port))
     except OSError as error:
         raise GrpcPortTaken(
             f"Cannot listen on {host}:{port} for gRPC: {error.strerror}. Choose another port, for "
             "example GRPC_PORT=8101, or none: GRPC_PORT=0."
         ) from error
-    kept.set_inheritable(False)
-    return kept
+    reserved.set_inheritable(False)
+    return reserved
 
 
 @contextlib.asynccontextmanager

@@ -14,9 +14,9 @@ from gateway.inference.infer import decode_and_infer, infer
 from gateway.inference.request import ImageRequest, Prediction
 from gateway.inference.triton_errors import error_of
 from gateway.registry.versions import Catalog, ModelVersion
+from gateway.rollouts.live.assignments import Assignments, RequestResult
 from gateway.rollouts.live.mirror import Copy, Reply
-from gateway.rollouts.live.trials import Outcome, Trials
-from gateway.rollouts.state.traffic import Trial
+from gateway.rollouts.state.traffic import Assignment
 from gateway.triton.errors import TritonNotReady
 from gateway.triton.replicas import ReplicaSet
 from gateway.triton.tensor import InputTensor
@@ -30,39 +30,39 @@ class RolloutAnswers:
         catalog: Callable[[], Catalog],
         replicas: ReplicaSet,
         decoder: Decoder,
-        trials: Trials,
+        assignments: Assignments,
         *,
         challenger_timeout_s: float,
     ) -> None:
         self._catalog = catalog
         self._replicas = replicas
         self._decoder = decoder
-        self._trials = trials
+        self._assignments = assignments
         self._challenger_timeout_s = challenger_timeout_s
 
-    async def predict(self, trial: Trial, request: ImageRequest) -> Prediction:
+    async def predict(self, assignment: Assignment, request: ImageRequest) -> Prediction:
         """
         Answer one request.
 
         Args:
-            trial: What the rollout asks of it.
+            assignment: What the rollout asks of it.
             request: For the champion.
 
         Raises:
             GatewayError, TritonNotReady: The champion failed too, or the image is at fault.
         """
-        if trial.version != trial.challenger:
-            return await self._by_champion(trial, request)
+        if assignment.version != assignment.challenger:
+            return await self._by_champion(assignment, request)
         try:
-            challenger = self._catalog().model(trial.model).version(trial.challenger)
+            challenger = self._catalog().model(assignment.model).version(assignment.challenger)
             async with asyncio.timeout(self._challenger_timeout_s):
                 prediction = await self._ask(request.to(challenger))
         except (GatewayError, TritonNotReady, TimeoutError):
-            return await self._by_fallback(trial, request)
-        self._trials.observe(trial, _outcome(request, prediction))
+            return await self._by_fallback(assignment, request)
+        self._assignments.observe(assignment, _result(request, prediction))
         return prediction
 
-    async def _by_fallback(self, trial: Trial, request: ImageRequest) -> Prediction:
+    async def _by_fallback(self, assignment: Assignment, request: ImageRequest) -> Prediction:
         """Answer by the champion what the challenger failed on."""
         try:
             prediction = await self._ask(request)
@@ -70,12 +70,12 @@ class RolloutAnswers:
             # The caller is at fault, not the challenger.
             raise
         except (GatewayError, TritonNotReady):
-            failed = Outcome(request.request_id, request.encoded, shared=True)
-            self._trials.observe(trial, failed)
+            failed = RequestResult(request.request_id, request.encoded, shared=True)
+            self._assignments.observe(assignment, failed)
             raise
         category = int(prediction.category)
-        failed = Outcome(request.request_id, request.encoded, fallback=category)
-        self._trials.observe(trial, failed)
+        failed = RequestResult(request.request_id, request.encoded, fallback=category)
+        self._assignments.observe(assignment, failed)
         return prediction
 
     async def ask_copy(self, copy: Copy, version: int) -> Reply:
@@ -85,11 +85,11 @@ class RolloutAnswers:
         Raises:
             GatewayError: The version did not answer with finite scores.
         """
-        trial = copy.trial
-        versions = self._catalog().model(trial.model).versions
-        champion, asked = versions.get(trial.champion), versions.get(version)
+        assignment = copy.assignment
+        versions = self._catalog().model(assignment.model).versions
+        champion, asked = versions.get(assignment.champion), versions.get(version)
         if asked is None:
-            raise ModelNotLoaded(trial.model)
+            raise ModelNotLoaded(assignment.model)
         request, given = ImageRequest(asked, copy.encoded, copy.request_id), None
         if isinstance(copy.tensor, InputTensor) and champion and _same_input(champion, asked):
             given = copy.tensor
@@ -108,18 +108,20 @@ class RolloutAnswers:
         with self._replicas.lease(request.served) as lease:
             return await decode_and_infer(request, lease, self._decoder)
 
-    async def _by_champion(self, trial: Trial, request: ImageRequest) -> Prediction:
+    async def _by_champion(self, assignment: Assignment, request: ImageRequest) -> Prediction:
         tensor = None
         try:
             with self._replicas.lease(request.served) as lease:
                 tensor = await self._decoder.decode(request, lease.region)
                 prediction = await infer(request, lease, tensor)
-            self._trials.observe(trial, _outcome(request, prediction, tensor))
+            self._assignments.observe(assignment, _result(request, prediction, tensor))
         except RequestError:
             # The caller is at fault.
             raise
         except (GatewayError, TritonNotReady):
-            self._trials.observe(trial, Outcome(request.request_id, request.encoded, tensor))
+            self._assignments.observe(
+                assignment, RequestResult(request.request_id, request.encoded, tensor)
+            )
             raise
         else:
             return prediction
@@ -137,10 +139,10 @@ def _same_input(one: ModelVersion, other: ModelVersion) -> bool:
     )
 
 
-def _outcome(
+def _result(
     request: ImageRequest, prediction: Prediction, tensor: InputTensor | None = None
-) -> Outcome:
-    return Outcome(
+) -> RequestResult:
+    return RequestResult(
         request.request_id,
         request.encoded,
         tensor,

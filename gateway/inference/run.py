@@ -27,7 +27,7 @@ from gateway.inference.request import ImageRequest, Prediction
 from gateway.inference.rollout import RolloutAnswers
 from gateway.inference.triton_errors import error_of
 from gateway.registry.versions import ModelVersion
-from gateway.rollouts.live.trials import Outcome, Trials
+from gateway.rollouts.live.assignments import Assignments, RequestResult
 from gateway.telemetry.observation import Observation
 from gateway.triton.errors import TritonNotDecoded, TritonNotReady
 from gateway.triton.replicas import ReplicaSet
@@ -48,7 +48,7 @@ class Runner:
         replicas: ReplicaSet,
         admission: Admission,
         decoder: Decoder,
-        trials: Trials,
+        assignments: Assignments,
         rollouts: RolloutAnswers,
         *,
         record: Record,
@@ -58,7 +58,7 @@ class Runner:
         self._replicas = replicas
         self._admission = admission
         self._decoder = decoder
-        self._trials = trials
+        self._assignments = assignments
         self._rollouts = rollouts
         self._record = record
         self._timeout_s = timeout_s
@@ -95,27 +95,27 @@ class Runner:
         """
         chosen = self._choice.choose(name, version, alias)
         request = ImageRequest(chosen, encoded, request_id)
-        trial = None
+        assignment = None
         if version is None and alias is None:
-            trial = self._trials.trial(name, chosen.version, key=key)
+            assignment = self._assignments.assign(name, chosen.version, key=key)
         if seen is not None:
             seen.version = chosen.version
         try:
             async with asyncio.timeout(self._timeout_s), self._admission.admit(share, name):
                 request.stages.queue_s = time.perf_counter() - request.arrived_s
-                if trial is not None:
-                    prediction = await self._rollouts.predict(trial, request)
+                if assignment is not None:
+                    prediction = await self._rollouts.predict(assignment, request)
                 else:
                     prediction = await self._predict(request)
                     category = int(prediction.category)
-                    self._trials.answered(name, chosen.version, request_id, category)
+                    self._assignments.answered(name, chosen.version, request_id, category)
         except TritonNotReady as error:
             # It was ready when it was chosen. Unloaded meanwhile is "not loaded", as it is later.
             self._choice.choose(name, version, alias)
             raise error_of(error, chosen) from error
         except TimeoutError:
-            if trial is not None and request.stages.queue_s:
-                self._trials.observe(trial, Outcome(request_id, encoded))
+            if assignment is not None and request.stages.queue_s:
+                self._assignments.observe(assignment, RequestResult(request_id, encoded))
             raise DeadlineExceeded(f"No answer within {self._timeout_s:g} s.") from None
         finally:
             if seen is not None:

@@ -27,8 +27,8 @@ from gateway.inference.tensor_answer import TensorAnswer
 from gateway.inference.tensor_request import Inference
 from gateway.inference.triton_errors import error_of
 from gateway.registry.versions import Catalog, ModelVersion
-from gateway.rollouts.live.trials import Outcome, Trials
-from gateway.rollouts.state.traffic import Trial
+from gateway.rollouts.live.assignments import Assignments, RequestResult
+from gateway.rollouts.state.traffic import Assignment
 from gateway.telemetry.observation import Observation
 from gateway.triton.errors import TritonError, TritonNotReady, TritonRejected
 from gateway.triton.replicas import ReplicaSet
@@ -44,7 +44,7 @@ class TensorRunner:
         replicas: ReplicaSet,
         admission: Admission,
         decoder: Decoder,
-        trials: Trials,
+        assignments: Assignments,
         *,
         timeout_s: float,
         challenger_timeout_s: float,
@@ -55,7 +55,7 @@ class TensorRunner:
         self._replicas = replicas
         self._admission = admission
         self._decoder = decoder
-        self._trials = trials
+        self._assignments = assignments
         self._timeout_s = timeout_s
         self._challenger_timeout_s = challenger_timeout_s
         self._most_images = most_images
@@ -89,25 +89,25 @@ class TensorRunner:
         chosen = self._choice.choose(name, version, alias)
         seen.version = chosen.version
         request = ImageRequest(chosen, b"", request_id)
-        trial = None
+        assignment = None
         if version is None and alias is None:
-            trial = self._trials.trial(name, chosen.version, key=key)
+            assignment = self._assignments.assign(name, chosen.version, key=key)
         try:
             async with asyncio.timeout(self._timeout_s), self._admission.admit(share):
                 request.stages.queue_s = time.perf_counter() - request.arrived_s
-                if trial is not None:
-                    answer = await self._in_rollout(trial, request, inference)
+                if assignment is not None:
+                    answer = await self._in_rollout(assignment, request, inference)
                 else:
                     answer = await self._ask(request, inference)
                     if (scores := answer.scores()) is not None:
                         category = int(np.argmax(scores))
-                        self._trials.answered(name, answer.version, request_id, category)
+                        self._assignments.answered(name, answer.version, request_id, category)
         except TritonNotReady as error:
             self._choice.choose(name, version, alias)
             raise error_of(error, chosen) from error
         except TimeoutError:
-            if trial is not None and request.stages.queue_s:
-                self._trials.observe(trial, Outcome(request_id, b""))
+            if assignment is not None and request.stages.queue_s:
+                self._assignments.observe(assignment, RequestResult(request_id, b""))
             raise DeadlineExceeded(f"No answer within {self._timeout_s:g} s.") from None
         finally:
             request.stages.note(seen)
@@ -156,19 +156,19 @@ class TensorRunner:
         return TensorAnswer(response, chosen, triton_model, request.request_id, request.stages)
 
     async def _in_rollout(
-        self, trial: Trial, request: ImageRequest, inference: Inference
+        self, assignment: Assignment, request: ImageRequest, inference: Inference
     ) -> TensorAnswer:
         """Answer by the version that a rollout says, or by the champion if the challenger fails."""
-        failed = Outcome(request.request_id, b"")
-        if trial.version == trial.challenger:
+        failed = RequestResult(request.request_id, b"")
+        if assignment.version == assignment.challenger:
             try:
-                challenger = self._catalog().model(trial.model).version(trial.challenger)
+                challenger = self._catalog().model(assignment.model).version(assignment.challenger)
                 async with asyncio.timeout(self._challenger_timeout_s):
                     answer = await self._ask(request.to(challenger), inference)
             except (GatewayError, TritonNotReady, TimeoutError):
                 answer = await self._ask(request, inference)
                 # The champion took the request: the challenger is at fault, not the caller.
-                self._trials.observe(trial, failed)
+                self._assignments.observe(assignment, failed)
                 return answer
         else:
             try:
@@ -177,17 +177,21 @@ class TensorRunner:
                 # The caller is at fault.
                 raise
             except (GatewayError, TritonNotReady):
-                if not trial.shadow:
-                    self._trials.observe(trial, failed)
+                if not assignment.shadow:
+                    self._assignments.observe(assignment, failed)
                 raise
         scores = answer.scores()
         if scores is None:
             return answer
-        if trial.mirrored:
+        if assignment.mirrored:
             # There is no image that could be sent to the challenger.
             category = int(np.argmax(scores))
-            self._trials.answered(trial.model, answer.version, request.request_id, category)
+            self._assignments.answered(
+                assignment.model, answer.version, request.request_id, category
+            )
         else:
             latency_s = answer.stages.infer_s
-            self._trials.observe(trial, Outcome(request.request_id, b"", None, scores, latency_s))
+            self._assignments.observe(
+                assignment, RequestResult(request.request_id, b"", None, scores, latency_s)
+            )
         return answer

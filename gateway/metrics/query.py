@@ -52,7 +52,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerRow:
+class QueryRow:
     """One row of an answer: the sum of a group's requests in one span."""
 
     start_s: int
@@ -61,14 +61,14 @@ class AnswerRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryResult:
     """The rows, by start and group, and the time and step that they really stand for."""
 
     start_s: int
     end_s: int
     step_s: int
     group_by: tuple[str, ...]
-    rows: Sequence[AnswerRow]
+    rows: Sequence[QueryRow]
 
 
 def segments(
@@ -113,7 +113,7 @@ def _coarsen(
     return [part for part in parts if part.start_s < part.end_s]
 
 
-async def ask(store: RequestMetricsStore, question: Question) -> Answer:
+async def ask(store: RequestMetricsStore, question: Question) -> QueryResult:
     """
     Answer a question.
 
@@ -137,11 +137,11 @@ async def ask(store: RequestMetricsStore, question: Question) -> Answer:
 
     # Thousands of sketches may have to be merged; requests go on meanwhile.
     sums = await asyncio.to_thread(add_up, rows, group)
-    answered = [AnswerRow(key[0], key[1], sums[key]) for key in sorted(sums)]
-    return Answer(start_s, end_s, step_s, question.group_by, answered)
+    answered = [QueryRow(key[0], key[1], sums[key]) for key in sorted(sums)]
+    return QueryResult(start_s, end_s, step_s, question.group_by, answered)
 
 
-def describe(row: AnswerRow, answer: Answer) -> dict[str, object]:
+def describe(row: QueryRow, answer: QueryResult) -> dict[str, object]:
     """Turn a row into the values that JSON, CSV and Parquet have in common; times in seconds."""
     total = row.total
     named = dict(zip(answer.group_by, row.group, strict=True))

@@ -12,7 +12,7 @@ import structlog
 from pydantic import BaseModel, Field, ValidationError
 
 from gateway.converter.beside import RECORD_FILE
-from gateway.converter.errors import ConfigInvalid, ToolError
+from gateway.converter.errors import ConfigInvalid, ConverterError
 from gateway.converter.layout import MODEL_FILE, published_versions, version_directory
 from gateway.converter.names import parse_triton_model
 from gateway.converter.overlooked import overlooked_files, overlooked_in
@@ -31,8 +31,8 @@ REPOSITORY = "repository"
 _ACTOR = "gateway"
 
 
-class _Kept(BaseModel):
-    """What was kept beside a version: see `kept_beside`."""
+class _Record(BaseModel):
+    """What lies beside a version in the repository: see `record_of`."""
 
     preprocessing: Preprocessing | None = None
     kept_graph: bool = False
@@ -59,7 +59,7 @@ async def adopt_repository(registry: Registry, repository: Path) -> list[str]:
             versions = await _adopt_model(registry, repository, name)
             for reason in await asyncio.to_thread(overlooked_in, repository, name):
                 log.warning("entry_overlooked", model=name, source=REPOSITORY, reason=reason)
-        except (ToolError, VersionConflict, OSError) as error:
+        except (ConverterError, VersionConflict, OSError) as error:
             log.warning("model_skipped", model=name, source=REPOSITORY, reason=str(error))
             continue
         if versions:
@@ -121,38 +121,38 @@ def _list_versions(repository: Path, name: str) -> list[int]:
 
 def new_version(published: PublishedVersion, source: str) -> NewVersion:
     """
-    Describe a published version as it is recorded: with what was kept beside it, if it was
+    Describe a published version as it is recorded: with the record beside it, if it was
     registered once.
 
     Raises:
-        ConfigInvalid: What was kept cannot be read.
+        ConfigInvalid: The record cannot be read.
     """
     try:
-        kept = _Kept.model_validate(published.record or {})
+        record = _Record.model_validate(published.record or {})
     except ValidationError as error:
         raise ConfigInvalid(
             f"The {RECORD_FILE} of version {published.version} of {published.name} cannot be read: "
             f"{error.errors()[0]['msg']}. Mend it, or remove it."
         ) from error
-    given = kept.preprocessing
+    given = record.preprocessing
     preprocessing = None if given is None else given.model_dump(mode="json")
     return NewVersion(
         model=published.name,
         version=published.version,
         digest=published.digest,
-        source_digest=kept.source_digest or published.source_digest,
+        source_digest=record.source_digest or published.source_digest,
         size_bytes=published.size_bytes,
         signature=published.signature.to_json(),
         config=published.config_text,
-        changes=kept.changes or published.changes,
+        changes=record.changes or published.changes,
         source=source,
         preprocessing=preprocessing,
         labels=published.labels,
         record_digest=record_digest(
             preprocessing,
             published.labels,
-            kept_graph=kept.kept_graph or published.kept_graph,
+            kept_graph=record.kept_graph or published.kept_graph,
         ),
-        scores=kept.scores or published.scores,
-        trial_shape=kept.trial_shape or published.trial_shape,
+        scores=record.scores or published.scores,
+        trial_shape=record.trial_shape or published.trial_shape,
     )

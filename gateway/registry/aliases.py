@@ -6,7 +6,7 @@ makes a model fall silent. A caller who says which generation of the alias it ha
 somebody moved it since.
 """
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.names import check_model_name
 from gateway.errors import AliasMoved, NameInvalid
 from gateway.registry.lifecycle import Lifecycle
@@ -46,7 +46,7 @@ class Aliases:
         """
         try:
             check_model_name(alias)
-        except ToolError as error:
+        except ConverterError as error:
             raise NameInvalid(str(error).replace("a model name", "a name of an alias")) from error
         model = (await self._registry.refresh()).model(name)
         model.version(version)

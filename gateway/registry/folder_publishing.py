@@ -12,7 +12,7 @@ from gateway.converter.uint8_input import InputPolicy
 from gateway.preprocessing.record import check_pixels, resolve_preprocessing
 from gateway.registry.adoption import new_version
 from gateway.registry.folder_files import FolderModel
-from gateway.registry.identity import kept_beside
+from gateway.registry.identity import record_of
 from gateway.registry.versions import FOLDER
 from gateway.store.versions import NewVersion
 
@@ -24,7 +24,7 @@ def publish_found(
     Publish a model of the folder as a version, and describe that as it is recorded.
 
     Raises:
-        ToolError: The model or its place is refused.
+        ConverterError: The model or its place is refused.
         PreprocessingInvalid: Its record does not fit it.
     """
     with in_one_file(found.path) as whole:
@@ -41,7 +41,7 @@ def publish_found(
             options=ConfigOptions(placement=placement_for_machine()),
             policy=replace(policy, pixels=pixels),
             labels=found.labels,
-            record=kept_beside(
+            record=record_of(
                 None if record is None else record.model_dump(mode="json"),
                 kept_graph=False,
                 scores=None,

@@ -43,7 +43,7 @@ def record_digest(
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
-def kept_beside(
+def record_of(
     preprocessing: dict[str, Any] | None,
     *,
     kept_graph: bool,

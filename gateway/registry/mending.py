@@ -10,10 +10,10 @@ from typing import Any
 
 import structlog
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.mend import mend_version
 from gateway.errors import ArtifactCorrupt
-from gateway.registry.identity import kept_beside, record_digest
+from gateway.registry.identity import record_digest, record_of
 from gateway.registry.refusals import refusal_of
 from gateway.registry.versions import ModelVersion
 from gateway.system.child_process import run_child
@@ -67,10 +67,12 @@ def arguments_of(version: ModelVersion) -> dict[str, Any]:
     """Give what `mend_version` has to know of a version."""
     given = version.preprocessing
     preprocessing = None if given is None else given.model_dump(mode="json")
-    kept = record_digest(preprocessing, version.labels, kept_graph=True) == version.record_digest
-    record = kept_beside(
+    kept_graph = (
+        record_digest(preprocessing, version.labels, kept_graph=True) == version.record_digest
+    )
+    record = record_of(
         preprocessing,
-        kept_graph=kept,
+        kept_graph=kept_graph,
         scores=version.scores,
         trial_shape=version.trial_shape,
     )
@@ -106,7 +108,7 @@ def main() -> None:
     result: dict[str, Any]
     try:
         mended = mend_version(Path(request["source"]), repository=repository, **arguments)
-    except ToolError as error:
+    except ConverterError as error:
         result = {"code": error.code, "detail": str(error)}
     else:
         result = {"mended": mended}

@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.mend import mend_version
 from gateway.converter.merged import in_one_file
 from gateway.converter.names import check_model_name
@@ -129,7 +129,7 @@ class ModelsFolder:
             except Unavailable as error:
                 self._report(name, str(error))  # and it is tried again at the next look
                 return
-            except (ToolError, GatewayError, OSError) as error:
+            except (ConverterError, GatewayError, OSError) as error:
                 self._report(name, str(error))
             else:
                 self._reported.pop(name, None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.model_config import ConfigOptions, placement_for_machine
 from gateway.converter.publish import publish_version
 from gateway.converter.signature import ModelSignature
@@ -125,7 +125,7 @@ def main() -> None:
             labels=request["labels"],
             record=request["record"],
         )
-    except ToolError as error:
+    except ConverterError as error:
         result = {"code": error.code, "detail": str(error)}
     else:
         result = {

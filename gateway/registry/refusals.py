@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.errors import (
     GatewayError,
     ModelRejected,
@@ -32,5 +32,5 @@ def as_refusals() -> Iterator[None]:
     """Let what the converter raises leave the block as the gateway's error of the same code."""
     try:
         yield
-    except ToolError as error:
+    except ConverterError as error:
         raise refusal_of(error.code, str(error)) from error

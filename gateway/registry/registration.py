@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.names import check_model_name
 from gateway.converter.place import check_model_place, free_version
 from gateway.errors import (
@@ -29,7 +29,7 @@ from gateway.errors import (
 )
 from gateway.registry.artifacts import Artifacts
 from gateway.registry.differences import answers_first, champion_differences
-from gateway.registry.identity import champion_input, find_version, kept_beside
+from gateway.registry.identity import champion_input, find_version, record_of
 from gateway.registry.mending import mend
 from gateway.registry.publishing import publish
 from gateway.registry.refusals import as_refusals, refusal_of
@@ -93,7 +93,7 @@ class Registration:
         """
         try:
             check_model_name(name)
-        except ToolError as error:
+        except ConverterError as error:
             raise NameInvalid(str(error)) from error
         folded = name.casefold()
         for other in self._registry.catalog.models:
@@ -270,7 +270,7 @@ class Registration:
                 max_batch_size=trial["max_batch_size"],
                 change_graph=validated.change_graph,
                 labels=labels,
-                record=kept_beside(
+                record=record_of(
                     validated.preprocessing,
                     kept_graph=validated.kept_graph,
                     scores=trial["scores"],

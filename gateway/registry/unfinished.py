@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.unpublish import remove_version
 from gateway.errors import StoreUnavailable
 from gateway.registry.refusals import as_refusals
@@ -42,7 +42,7 @@ class UnfinishedVersions:
         for row in await self._store.unsettled():
             try:
                 await self._settle(row)
-            except (ToolError, OSError) as error:
+            except (ConverterError, OSError) as error:
                 _log_left(row.model, row.version, error)
 
     async def recover_model(self, name: str) -> None:
@@ -73,7 +73,7 @@ class UnfinishedVersions:
         """Remove a version's files; where that fails, its claim has the next start do it."""
         try:
             await self._remove_files(name, version)
-        except (StoreUnavailable, ToolError, OSError) as error:
+        except (StoreUnavailable, ConverterError, OSError) as error:
             _log_left(name, version, error)
 
     async def _remove_files(self, name: str, version: int) -> None:

@@ -21,8 +21,8 @@ CategoryOf = Callable[[str, int], int]
 """The true class, in the numbering of a version of a model."""
 
 
-class Told(NamedTuple):
-    """Feedback on one answer: the request, the model, the version, whether it was wrong."""
+class FeedbackEntry(NamedTuple):
+    """FeedbackEntry on one answer: the request, the model, the version, whether it was wrong."""
 
     request_id: str
     model: str
@@ -31,7 +31,7 @@ class Told(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class StoredAnswer:
     """
     A request of a rollout that was answered by `version`; in shadow, by the challenger too. Both
     categories are in the numbering of `version`. `caller` names who asked, if the caller did.
@@ -58,7 +58,7 @@ class FeedbackStore:
         self._claims = GroupCommit(self._claim_all)
         self._additions = GroupCommit(self._add_all)
 
-    async def put_answers(self, answers: Iterable[Answered]) -> None:
+    async def put_answers(self, answers: Iterable[StoredAnswer]) -> None:
         """Store answers; of those with the same id the first one stands."""
         rows = []
         for answer in answers:
@@ -72,7 +72,7 @@ class FeedbackStore:
 
     async def claim(
         self, request_id: str, category_of: CategoryOf, sees: Sees = lambda _: True
-    ) -> tuple[Answered, bool] | None:
+    ) -> tuple[StoredAnswer, bool] | None:
         """
         Find an answer of a model that the caller sees, mark it as judged, and count it for its
         version's accuracy if it was not. Calls that come together share a transaction.
@@ -90,11 +90,11 @@ class FeedbackStore:
         Returns:
             Whether this was the first feedback on the request.
         """
-        return await self._additions.add(Told(request_id, model, version, wrong))
+        return await self._additions.add(FeedbackEntry(request_id, model, version, wrong))
 
     async def _claim_all(
         self, claims: Sequence[tuple[str, CategoryOf, Sees]]
-    ) -> Sequence[tuple[Answered, bool] | None]:
+    ) -> Sequence[tuple[StoredAnswer, bool] | None]:
         async with self._database.write() as session:
             query = select(AnsweredRow).where(
                 AnsweredRow.request_id.in_({request_id for request_id, *_ in claims})
@@ -105,8 +105,8 @@ class FeedbackStore:
                 for request_id, _, sees in claims
             ]
             challengers = await _challengers(session, {row.rollout for row in stored.values()})
-            told = [
-                Told(
+            entries = [
+                FeedbackEntry(
                     request_id,
                     row.model,
                     row.version,
@@ -115,15 +115,15 @@ class FeedbackStore:
                 for (request_id, category_of, _), row in zip(claims, rows, strict=True)
                 if row is not None
             ]
-            firsts = iter(await _count_once(session, told))
+            firsts = iter(await _count_once(session, entries))
         return [
             None if row is None else (_answered(row, challengers.get(row.rollout)), next(firsts))
             for row in rows
         ]
 
-    async def _add_all(self, told: Sequence[Told]) -> Sequence[bool]:
+    async def _add_all(self, entries: Sequence[FeedbackEntry]) -> Sequence[bool]:
         async with self._database.write() as session:
-            return await _count_once(session, told)
+            return await _count_once(session, entries)
 
     async def accuracy(self, model: str) -> Sequence[AccuracyRow]:
         """Read the feedback on a model's versions."""
@@ -155,8 +155,8 @@ async def _challengers(session: AsyncSession, rollouts: Collection[str]) -> dict
     return {row.id: row.challenger for row in await session.execute(query)}
 
 
-def _answered(row: AnsweredRow, challenger: int | None) -> Answered:
-    return Answered(
+def _answered(row: AnsweredRow, challenger: int | None) -> StoredAnswer:
+    return StoredAnswer(
         request_id=row.request_id,
         rollout=row.rollout,
         stage=row.stage,
@@ -171,13 +171,13 @@ def _answered(row: AnsweredRow, challenger: int | None) -> Answered:
     )
 
 
-async def _count_once(session: AsyncSession, told: Sequence[Told]) -> list[bool]:
+async def _count_once(session: AsyncSession, entries: Sequence[FeedbackEntry]) -> list[bool]:
     """Count feedback for its versions; for each, whether it was the first on its request."""
-    if not told:
+    if not entries:
         return []
     now_s = time.time()
     # In one order, so that two gateways never wait for each other.
-    ids = sorted({each.request_id for each in told})
+    ids = sorted({each.request_id for each in entries})
     statement = (
         insert_for(session)(JudgedRow)
         .values([{"request_id": each, "at_s": now_s} for each in ids])
@@ -186,17 +186,17 @@ async def _count_once(session: AsyncSession, told: Sequence[Told]) -> list[bool]
     )
     fresh = set(await session.scalars(statement))
     firsts = []
-    for each in told:
+    for each in entries:
         firsts.append(each.request_id in fresh)
         fresh.discard(each.request_id)
-    counted = [each for each, first in zip(told, firsts, strict=True) if first]
+    counted = [each for each, first in zip(entries, firsts, strict=True) if first]
     await _count(session, counted, now_s)
     return firsts
 
 
-async def _count(session: AsyncSession, told: Iterable[Told], now_s: float) -> None:
+async def _count(session: AsyncSession, entries: Iterable[FeedbackEntry], now_s: float) -> None:
     labelled, wrongs = Counter[tuple[str, int]](), Counter[tuple[str, int]]()
-    for each in told:
+    for each in entries:
         labelled[each.model, each.version] += 1
         wrongs[each.model, each.version] += each.wrong
     if not labelled:

@@ -255,7 +255,7 @@ class Monitor:
                     )
             except TimeoutError:
                 # Slow or stuck: its callers hear 504 by their own deadlines. A lost process
-                # answers with an error instead; its siblings have nothing to do with it.
+                # answers with an error instead; the other versions have no part in it.
                 log.warning(
                     "probe_unanswered", replica=replica.name, model=served[0], version=served[1]
                 )

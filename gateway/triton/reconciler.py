@@ -5,8 +5,8 @@ It compares the desired state (handed in) with what a replica's index shows, and
 does nothing when nothing differs, so that it may run at any time: after a load, after a restart of
 Triton or of the gateway, or every half second for no reason.
 
-A version that fails to load is held back for a while, so that it cannot keep its healthy siblings
-out: Triton loads all versions of a model or, if one fails, none of the new ones.
+A version that fails to load is held back for a while, so that it cannot keep healthy versions out:
+Triton loads all versions of a model or, if one fails, none of the new ones.
 """
 
 import asyncio
@@ -100,8 +100,8 @@ class Reconciler:
 
     async def repair(self, replica: Replica, served: Served, *, noticed_at_s: float) -> None:
         """
-        Reload a version and its siblings in the same Triton model: one of their processes was seen
-        lost at `noticed_at_s` (monotonic). A load since then has brought it back already.
+        Reload a version and the others of its Triton model: one of their processes was seen lost
+        at `noticed_at_s` (monotonic). A load since then has brought it back already.
         """
         name = self._names.triton_model(served)
         key = (replica.name, name)

@@ -97,13 +97,13 @@ class Replica:
         """
         entries = list(entries)
         newer = {name for name, at_s in self._changed_at_s.items() if at_s >= read_at_s}
-        kept = {served for served in self.ready if served[0] in newer}
+        changed = {served for served in self.ready if served[0] in newer}
         observed = {
             (entry.name, entry.version)
             for entry in entries
             if entry.state == "READY" and entry.name not in newer
         }
-        self.ready = frozenset(kept | observed)
+        self.ready = frozenset(changed | observed)
         self.reasons = {
             (entry.name, entry.version): entry.reason
             for entry in entries

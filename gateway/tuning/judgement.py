@@ -153,9 +153,9 @@ def bounds(values: Sequence[float]) -> tuple[float, float]:
     """
     if len(values) < LEAST_ROUNDS:
         return -math.inf, math.inf
-    kept = sorted(values)
-    left_out = max(0, len(kept) - _ALL_COUNT) // _ROUNDS_FOR_AN_EXTREME
-    return kept[left_out], kept[-1 - left_out]
+    ascending = sorted(values)
+    left_out = max(0, len(ascending) - _ALL_COUNT) // _ROUNDS_FOR_AN_EXTREME
+    return ascending[left_out], ascending[-1 - left_out]
 
 
 def noise(values: Sequence[float]) -> float:

@@ -90,7 +90,7 @@ def read_subject(
 
     Raises:
         ModelNotFound, VersionNotFound: There is no such thing in the repository.
-        ToolError: The repository's files cannot be read.
+        ConverterError: The repository's files cannot be read.
         NotTunable: The model has several inputs, an input without numbers, or no output.
         ShapeRequired: The input is not an image, and neither `shape` nor a known one says more.
         ImageInvalid, ImageMismatch, PreprocessingRequired: The image does not fit the model.

@@ -91,7 +91,8 @@ async def tune(
 
     Raises:
         TuningError: One of its classes; see there.
-        GatewayError, ToolError: What is asked for is not there or does not fit; see `read_subject`.
+        GatewayError, ConverterError: What is asked for is missing or does not fit; see
+            `read_subject`.
         EmbeddedError: Triton does not start on this machine.
     """
     load_1m = os.getloadavg()[0]

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from testbed.gateway_process import GatewayProcess, running_gateway
-from testbed.raw_http import Answer, answers, connect, exchange
+from testbed.raw_http import RawResponse, answers, connect, exchange
 
 pytestmark = pytest.mark.alone
 
@@ -43,7 +43,7 @@ def gateway(
         yield process
 
 
-def _ended(connection: socket.socket) -> tuple[float, list[Answer]]:
+def _ended(connection: socket.socket) -> tuple[float, list[RawResponse]]:
     """Wait for a connection's end; return after how many seconds it came, and what was said."""
     began_s = time.monotonic()
     said = answers(connection)
@@ -120,7 +120,7 @@ def test_more_connections_than_there_is_room_for(gateway: GatewayProcess) -> Non
 def test_busy_connections_are_not_closed_for_new_ones(gateway: GatewayProcess) -> None:
     """Where all are within a request there is no room: 429, in the one shape."""
     busy: list[socket.socket] = []
-    refused: list[Answer] = []
+    refused: list[RawResponse] = []
     try:
         # Those that are accepted before the first byte of the others was read take their places.
         while len(busy) < 400 and [answer.status for answer in refused] != [429]:
@@ -175,7 +175,7 @@ def test_a_dripped_body_is_ended(gateway: GatewayProcess) -> None:
             assert [answer.status for answer in said] == [408]
 
 
-def _drip_body(gateway: GatewayProcess, path: str) -> tuple[float, list[Answer]]:
+def _drip_body(gateway: GatewayProcess, path: str) -> tuple[float, list[RawResponse]]:
     """Send a body byte by byte until the connection ends; see `_ended`."""
     with connect(gateway.url, 60) as connection:
         connection.sendall(_upload(1_000_000, path))

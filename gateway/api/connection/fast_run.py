@@ -29,8 +29,8 @@ from gateway.api.errors import gateway_error, status_of, unforeseen
 from gateway.api.middleware.metering import ENDPOINTS, UNMATCHED
 from gateway.api.request_ids import name_request, well_formed_id
 from gateway.api.rest.base64_image import decode_base64
+from gateway.api.rest.contract import answer_headers
 from gateway.api.rest.image_bodies import is_raw
-from gateway.api.rest.serving import answer_headers
 from gateway.errors import GatewayError
 from gateway.services import Services
 from gateway.telemetry.observation import Observation

@@ -115,7 +115,7 @@ def images_of(body: object) -> bytes | list[Sent] | None:
         case RawBody():
             return bytes(body)
         case FormBody():
-            parts = _Form(body.boundary).read(body)
+            parts = _ImageForm(body.boundary).read(body)
             return parts[0] if len(parts) == 1 else [*parts]
         case dict() if "images" in body and "image" not in body:
             images = body["images"]
@@ -137,7 +137,7 @@ def _decoded(text: str) -> Sent:
         return ImageInvalid(f"Base64 decoding error: {error}")
 
 
-class _Form:
+class _ImageForm:
     """A form that has arrived whole; its parts `image` stay in memory."""
 
     def __init__(self, boundary: bytes) -> None:

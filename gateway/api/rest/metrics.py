@@ -25,7 +25,7 @@ from gateway.api.rest.metrics_parameters import (
 from gateway.api.rest.parameters import error_responses
 from gateway.errors import MetricsQueryInvalid
 from gateway.metrics.formats import COLUMNS, as_csv, as_parquet
-from gateway.metrics.query import DIMENSIONS, Answer, Question, ask, describe
+from gateway.metrics.query import DIMENSIONS, QueryResult, Question, ask, describe
 from gateway.metrics.times import iso, iso_ms
 from gateway.services import Services
 from gateway.store.metrics_writers import Gap
@@ -265,7 +265,7 @@ async def exposition(services: Services, accept: str) -> Response:
     return Response(encode(families), media_type=content_type)
 
 
-def _written(answer: Answer, gaps: Sequence[Gap], form: Format) -> Response:
+def _written(answer: QueryResult, gaps: Sequence[Gap], form: Format) -> Response:
     rows = [_row(describe(row, answer)) for row in answer.rows]
     if form is Format.CSV:
         return Response(as_csv(rows), media_type="text/csv; charset=utf-8")

@@ -70,7 +70,7 @@ class _ModelFile:
         return f"sha256:{self._digest.hexdigest()}"
 
 
-class _Form:
+class _ModelForm:
     """A multipart form as it is parsed: one part is the model, the others are text."""
 
     def __init__(self, boundary: bytes, model: _ModelFile) -> None:
@@ -193,7 +193,7 @@ async def _receive_form(
     if not boundary:
         raise UploadInvalid("The multipart form has no boundary.")
     try:
-        form = _Form(boundary, model)
+        form = _ModelForm(boundary, model)
         async for data in _body(request, idle_timeout_s):
             form.write(data)
             await model.write()

@@ -15,9 +15,9 @@ from fastapi import APIRouter, Request, Response
 from gateway.access.headers import rollout_key
 from gateway.api.callers import asked_by
 from gateway.api.request_ids import request_id_of
+from gateway.api.rest.contract import answer_headers
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.parameters import error_responses
-from gateway.api.rest.serving import answer_headers
 from gateway.api.v2.bodies import receive, respond
 from gateway.api.v2.versions import PathName, PinnedOf
 from gateway.inference.pinned import Pinned

@@ -157,7 +157,7 @@ class Examination:
         text = model_config.render(plan.config)
         if model_config.parse(text) != plan.config:
             raise ModelInvalid("A name in the model does not survive in config.pbtxt.")
-        return {"max_batch_size": plan.config.max_batch_size, "kept_graph": plan.kept}
+        return {"max_batch_size": plan.config.max_batch_size, "kept_graph": plan.kept_graph}
 
     def _trial(self) -> Mapping[str, Any]:
         assert self._plan is not None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from gateway.converter.errors import SignatureUnsupported, ToolError
+from gateway.converter.errors import ConverterError, SignatureUnsupported
 from gateway.converter.signature import ModelSignature
 from gateway.preprocessing.pixels import NUMPY_OF_TRITON
 from gateway.preprocessing.record import Preprocessing
@@ -30,7 +30,7 @@ _DISTINCT_ROWS = 3
 _RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE = 1e-3, 1e-4
 
 
-class OutputInvalid(ToolError):
+class OutputInvalid(ConverterError):
     """The graph answers NaN, infinity, or no scores."""
 
     code = "model_output_invalid"

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.signature import ModelSignature
 from gateway.registry.validation.runtime import Runtime, explain
 
@@ -18,7 +18,7 @@ _OUT_OF_MEMORY = re.compile(
 Array = npt.NDArray[np.generic]
 
 
-class TrialFailed(ToolError):
+class TrialFailed(ConverterError):
     """The graph cannot be run on an image."""
 
     code = "trial_failed"

@@ -19,7 +19,7 @@ from gateway.rollouts.control.evaluations import Evaluations
 from gateway.rollouts.control.reading import RolloutReader
 from gateway.rollouts.control.replays import Replays
 from gateway.rollouts.live.answers import Answers
-from gateway.rollouts.live.recorder import Recorder
+from gateway.rollouts.live.recorder import TrafficRecorder
 from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.state.plan import Plan
 from gateway.rollouts.state.rollout import Rollout
@@ -58,7 +58,7 @@ class Rollouts(RolloutReader):
         changes: Changes,
         tally: Tally,
         answers: Answers,
-        recorder: Recorder,
+        recorder: TrafficRecorder,
         evaluations: Evaluations,
         replays: Replays,
         *,

@@ -9,7 +9,7 @@ from gateway.errors import FeedbackInvalid, RolloutInvalid, RolloutNotFound, Sam
 from gateway.registry.registry import Registry
 from gateway.rollouts.control.judging import Observed, observe
 from gateway.rollouts.live.answers import Answers, Judged, Recalled
-from gateway.rollouts.live.recorder import Recorder
+from gateway.rollouts.live.recorder import TrafficRecorder
 from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.state.rollout import Rollout
 from gateway.rollouts.statistics.observations import Observations
@@ -39,7 +39,7 @@ class RolloutReader:
         registry: Registry,
         tally: Tally,
         answers: Answers,
-        recorder: Recorder,
+        recorder: TrafficRecorder,
     ) -> None:
         self._recorder = recorder
         self._store = store

@@ -32,11 +32,11 @@ from gateway.registry.registry import Registry
 from gateway.rollouts.control.asking import loaded_meanwhile, patiently
 from gateway.rollouts.control.replay_counts import ReplayCounts, label_for
 from gateway.rollouts.live.mirror import Ask, Copy, Reply
-from gateway.rollouts.live.recorder import Recorder
+from gateway.rollouts.live.recorder import TrafficRecorder
 from gateway.rollouts.live.recordings import Overview, Recorded, Recordings
 from gateway.rollouts.state.classes import class_map
 from gateway.rollouts.state.plan import Plan
-from gateway.rollouts.state.traffic import StepId, Trial
+from gateway.rollouts.state.traffic import Assignment, StepId
 from gateway.rollouts.statistics.verdict import Verdict
 from gateway.store.replays import ReplayStore
 from gateway.store.rollout_tables import ReplayRow
@@ -67,7 +67,7 @@ class Replays:
         self,
         store: ReplayStore,
         recordings: Recordings,
-        recorder: Recorder,
+        recorder: TrafficRecorder,
         registry: Registry,
         lifecycle: Lifecycle,
         *,
@@ -239,7 +239,7 @@ class Replays:
     ) -> None:
         model = self._registry.catalog.model(job.model)
         one, other = model.version(job.champion), model.version(job.candidate)
-        trial = Trial(
+        assignment = Assignment(
             id=StepId(job.id, 0, 0),
             model=job.model,
             champion=job.champion,
@@ -249,7 +249,7 @@ class Replays:
             mirrored=True,
             classes=class_map(one.labels, other.labels, sizes=(one.classes, other.classes)),
         )
-        copy = Copy(trial, recorded.request_id, recorded.encoded, tensor=None, scores=None)
+        copy = Copy(assignment, recorded.request_id, recorded.encoded, tensor=None, scores=None)
         free, began_s = not busy(), time.monotonic()
         order = [job.champion, job.candidate]
         self._lots.shuffle(order)
@@ -260,7 +260,7 @@ class Replays:
         counts.add(
             replies[job.champion],
             replies[job.candidate],
-            trial.classes,
+            assignment.classes,
             label_for(recorded, model, job.champion),
             timed=free,
         )

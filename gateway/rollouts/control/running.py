@@ -18,12 +18,12 @@ from gateway.rollouts.control.controller import Controller
 from gateway.rollouts.control.evaluations import AskVersion, Evaluations
 from gateway.rollouts.control.replays import Replays
 from gateway.rollouts.live.answers import Answers, Recalled
+from gateway.rollouts.live.assignments import Assignments
 from gateway.rollouts.live.compute import Read
 from gateway.rollouts.live.mirror import Ask, Mirror
-from gateway.rollouts.live.recorder import Recorder
+from gateway.rollouts.live.recorder import TrafficRecorder
 from gateway.rollouts.live.recordings import Recordings
 from gateway.rollouts.live.tally import Tally
-from gateway.rollouts.live.trials import Trials
 from gateway.rollouts.state.traffic import Traffic, traffic_of
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -41,18 +41,18 @@ _FLUSH_S = 1.0
 
 
 class RunningRollouts:
-    """`trials` and `recorder` for requests, `commands` for people."""
+    """`assignments` and `recorder` for requests, `commands` for people."""
 
     def __init__(
         self,
-        trials: Trials,
-        recorder: Recorder,
+        assignments: Assignments,
+        recorder: TrafficRecorder,
         commands: Rollouts,
         controller: Controller,
         mirror: Mirror,
         flush: Callable[[], Awaitable[None]],
     ) -> None:
-        self.trials = trials
+        self.assignments = assignments
         self.recorder = recorder
         self.commands = commands
         self._controller = controller
@@ -161,7 +161,9 @@ def open_rollouts(
         most_bytes=settings.record_bytes,
         kept_s=settings.record_kept_s,
     )
-    recorder = Recorder(recordings, share=settings.record_share, models=settings.record_models)
+    recorder = TrafficRecorder(
+        recordings, share=settings.record_share, models=settings.record_models
+    )
     replays = Replays(
         ReplayStore(database),
         recordings,
@@ -176,7 +178,7 @@ def open_rollouts(
         await tally.flush()
 
     return RunningRollouts(
-        Trials(routes.traffic, tally, answers, mirror),
+        Assignments(routes.traffic, tally, answers, mirror),
         recorder,
         Rollouts(
             store,

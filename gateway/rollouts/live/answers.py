@@ -20,8 +20,8 @@ import structlog
 
 from gateway.errors import AnswerNotFound, StoreUnavailable
 from gateway.rollouts.live.tally import Tally
-from gateway.rollouts.state.traffic import StepId, Traffic, Trial
-from gateway.store.feedback import Answered, CategoryOf, FeedbackStore, Sees
+from gateway.rollouts.state.traffic import Assignment, StepId, Traffic
+from gateway.store.feedback import CategoryOf, FeedbackStore, Sees, StoredAnswer
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class Judged:
 class _Pending:
     """A shadow's answer whose copy is under way, and the true class if it was told already."""
 
-    answered: Answered
+    answered: StoredAnswer
     category: int | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -81,9 +81,9 @@ class Answers:
         self._traffic = traffic
         self._elsewhere = elsewhere
         self._recent: OrderedDict[str, Recalled] = OrderedDict()
-        self._held: OrderedDict[str, Answered] = OrderedDict()
+        self._held: OrderedDict[str, StoredAnswer] = OrderedDict()
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
-        self._unstored: OrderedDict[str, Answered] = OrderedDict()
+        self._unstored: OrderedDict[str, StoredAnswer] = OrderedDict()
         self._flushing = asyncio.Lock()
         self._labelled: frozenset[str] = frozenset()
         self._looked_s = -_LOOK_EVERY_S
@@ -92,13 +92,13 @@ class Answers:
         """Remember an answer outside of rollouts."""
         _put(self._recent, request_id, (model, version, category), REMEMBERED)
 
-    def remember_trial(self, trial: Trial, request_id: str, category: int) -> None:
+    def remember_assigned(self, assignment: Assignment, request_id: str, category: int) -> None:
         """Remember an answer of a rollout."""
-        self._keep(_answered(trial, request_id, category))
+        self._keep(_answered(assignment, request_id, category))
 
-    def begin_pair(self, trial: Trial, request_id: str, category: int) -> None:
+    def begin_pair(self, assignment: Assignment, request_id: str, category: int) -> None:
         """Remember a champion's answer; `end_pair` tells what the challenger said."""
-        pending = _Pending(_answered(trial, request_id, category))
+        pending = _Pending(_answered(assignment, request_id, category))
         _put(self._pending, request_id, pending, _ANSWERS_KEPT)
 
     def end_pair(self, request_id: str, challenger_category: int | None) -> None:
@@ -201,13 +201,13 @@ class Answers:
         await self.flush()
         return self._recent.get(request_id)
 
-    def _keep(self, answered: Answered) -> None:
+    def _keep(self, answered: StoredAnswer) -> None:
         if answered.model in self._labelled or answered.model in self._traffic().labelled:
             _put(self._unstored, answered.request_id, answered, _ANSWERS_KEPT)
         else:
             _put(self._held, answered.request_id, answered, REMEMBERED)
 
-    def _count(self, answered: Answered, category: int) -> None:
+    def _count(self, answered: StoredAnswer, category: int) -> None:
         counts = self._tally.counts(StepId(answered.rollout, answered.stage, answered.step))
         right = answered.category == category
         if self._traffic().tells_apart(
@@ -244,19 +244,19 @@ class Answers:
                 self._labelled = await self._feedback.models_with_feedback(within_s=self._window_s)
 
 
-def _answered(trial: Trial, request_id: str, category: int) -> Answered:
-    return Answered(
+def _answered(assignment: Assignment, request_id: str, category: int) -> StoredAnswer:
+    return StoredAnswer(
         request_id=request_id,
-        rollout=trial.id.rollout,
-        stage=trial.id.stage,
-        step=trial.id.step,
-        model=trial.model,
-        version=trial.version,
+        rollout=assignment.id.rollout,
+        stage=assignment.id.stage,
+        step=assignment.id.step,
+        model=assignment.model,
+        version=assignment.version,
         category=category,
         challenger_category=None,
         at_s=time.time(),
-        by_challenger=trial.version == trial.challenger,
-        caller=trial.caller,
+        by_challenger=assignment.version == assignment.challenger,
+        caller=assignment.caller,
     )
 
 
@@ -266,11 +266,11 @@ def _unknown(request_id: str) -> AnswerNotFound:
     )
 
 
-def _recalled(answered: Answered) -> Recalled:
+def _recalled(answered: StoredAnswer) -> Recalled:
     return answered.model, answered.version, answered.category
 
 
-def _put(kept: OrderedDict[str, Content], key: str, content: Content, most: int) -> None:
-    kept[key] = content
-    if len(kept) > most:
-        kept.popitem(last=False)
+def _put(remembered: OrderedDict[str, Content], key: str, content: Content, most: int) -> None:
+    remembered[key] = content
+    if len(remembered) > most:
+        remembered.popitem(last=False)

@@ -37,7 +37,7 @@ from gateway.rollouts.live.answers import Answers
 from gateway.rollouts.live.counting import StepCounts
 from gateway.rollouts.live.tally import Tally
 from gateway.rollouts.state.classes import translated
-from gateway.rollouts.state.traffic import Trial
+from gateway.rollouts.state.traffic import Assignment
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ class Copy:
     A request that was answered.
 
     Attributes:
-        trial: What the rollout asked of it.
+        assignment: What the rollout asked of it.
         request_id: Its id.
         encoded: The image file's bytes.
         tensor: What the champion was given, if it could be kept; else the challenger's side
@@ -78,7 +78,7 @@ class Copy:
         scores: What the champion answered, finite; None if it failed.
     """
 
-    trial: Trial
+    assignment: Assignment
     request_id: str
     encoded: bytes
     tensor: Input | None
@@ -141,7 +141,7 @@ class Mirror:
         self.busy()
         held = self._waiting_bytes + copy.size_bytes
         if len(self._waiting) >= self._limit or held > self._limit_bytes:
-            self._tally.counts(copy.trial.id).dropped += 1
+            self._tally.counts(copy.assignment.id).dropped += 1
             self._answers.end_pair(copy.request_id, None)
             return
         if copy.tensor is not None and not copy.tensor.keep():
@@ -184,7 +184,7 @@ class Mirror:
                 answered = await self._send(copy, ask)
             except Exception:
                 # One copy is lost, and the next must not be.
-                log.exception("mirror_failed", rollout=copy.trial.id.rollout)
+                log.exception("mirror_failed", rollout=copy.assignment.id.rollout)
             finally:
                 if copy.tensor is not None:
                     copy.tensor.release()
@@ -194,15 +194,15 @@ class Mirror:
 
     async def _send(self, copy: Copy, ask: Ask) -> bool:
         """Send a copy and count what came of it; whether the challenger answered."""
-        trial = copy.trial
+        assignment = copy.assignment
         champion_s, first, free = None, self._lots.random() < 0.5, not self.busy()
         timed = free and copy.scores is not None and self._lots.random() < _TIMED
         if timed and first:
-            champion_s = await self._time(copy, ask, trial.champion)
-        reply = await self._ask(copy, ask, trial.challenger)
+            champion_s = await self._time(copy, ask, assignment.champion)
+        reply = await self._ask(copy, ask, assignment.challenger)
         if timed and not first:
-            champion_s = await self._time(copy, ask, trial.champion)
-        counts = self._tally.counts(trial.id)
+            champion_s = await self._time(copy, ask, assignment.champion)
+        counts = self._tally.counts(assignment.id)
         if champion_s is not None and reply is not None and not self.busy():
             counts.champion.timed(champion_s)
             counts.challenger.timed(reply.latency_s)
@@ -215,7 +215,7 @@ class Mirror:
             counts.challenger.failed()
             return False
         counts.challenger.answered()
-        theirs = translated(int(np.argmax(reply.scores)), trial.classes)
+        theirs = translated(int(np.argmax(reply.scores)), assignment.classes)
         self._answers.end_pair(copy.request_id, theirs)
         if copy.scores is not None:
             await self._compare(copy, copy.scores, reply.scores, counts)
@@ -228,8 +228,8 @@ class Mirror:
         challenger: npt.NDArray[np.generic],
         counts: StepCounts,
     ) -> None:
-        agree = counts.compared_scores(champion, challenger, copy.trial.classes)
-        if not agree and self._tally.wants_sample(copy.trial.id.rollout):
+        agree = counts.compared_scores(champion, challenger, copy.assignment.classes)
+        if not agree and self._tally.wants_sample(copy.assignment.id.rollout):
             # Megabytes to digest would hold up the requests on the event loop.
             digest = await asyncio.to_thread(_digest, copy.encoded)
             self._sample(copy, digest, champion, challenger)
@@ -239,7 +239,7 @@ class Mirror:
             async with asyncio.timeout(self._timeout_s):
                 return await ask(copy, version)
         except (GatewayError, TimeoutError) as error:
-            log.debug("copy_failed", rollout=copy.trial.id.rollout, reason=repr(error))
+            log.debug("copy_failed", rollout=copy.assignment.id.rollout, reason=repr(error))
             return None
 
     async def _time(self, copy: Copy, ask: Ask, version: int) -> float | None:
@@ -255,7 +255,7 @@ class Mirror:
     ) -> None:
         self._tally.sample(
             {
-                "rollout": copy.trial.id.rollout,
+                "rollout": copy.assignment.id.rollout,
                 "request_id": copy.request_id,
                 "at_s": time.time(),
                 "image_digest": digest,

@@ -24,7 +24,7 @@ Label = tuple[str, str, int]
 """Model, request id, true class."""
 
 
-class Recorder:
+class TrafficRecorder:
     """Takes requests and their labels."""
 
     def __init__(self, recordings: Recordings, *, share: float, models: Sequence[str]) -> None:

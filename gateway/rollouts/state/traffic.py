@@ -33,7 +33,7 @@ class StepId(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Assignment:
     """
     What a rollout asks of one request.
 
@@ -76,7 +76,9 @@ class Traffic:
     classes: Mapping[str, ClassMap] = field(default_factory=lambda: MappingProxyType({}))
     labelled: frozenset[str] = frozenset()
 
-    def trial(self, model: str, champion: int, *, caller: str | None, draw: str) -> Trial | None:
+    def assign(
+        self, model: str, champion: int, *, caller: str | None, draw: str
+    ) -> Assignment | None:
         """
         Tell which version is to answer.
 
@@ -93,7 +95,7 @@ class Traffic:
         if route is None or route.champion != champion or route.challenger is None:
             return None
         shadow = route.mirror_share > 0
-        return Trial(
+        return Assignment(
             id=self.steps[model],
             model=model,
             champion=champion,

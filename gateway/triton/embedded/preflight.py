@@ -206,9 +206,9 @@ def check_onnxruntime() -> tuple[Finding, list[str]]:
 
 def _slow_checks(stamp: Path, wheel: Wheel, libpython: Path) -> tuple[list[Finding], list[str]]:
     key = _key(wheel, libpython)
-    kept = _read_stamp(stamp, key)
-    if kept is not None:
-        return kept
+    known = _read_stamp(stamp, key)
+    if known is not None:
+        return known
     imported, providers = check_onnxruntime()
     findings = [check_stub_starts(wheel, libpython), imported]
     if all(finding.ok for finding in findings):
@@ -231,20 +231,20 @@ def _is_onnxruntime(distribution: metadata.Distribution) -> bool:
 
 def _read_stamp(stamp: Path, key: str) -> tuple[list[Finding], list[str]] | None:
     try:
-        kept = json.loads(stamp.read_bytes())
-        if kept["key"] != key:
+        stored = json.loads(stamp.read_bytes())
+        if stored["key"] != key:
             return None
-        return [Finding(**finding) for finding in kept["findings"]], kept["providers"]
+        return [Finding(**finding) for finding in stored["findings"]], stored["providers"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # absent, or of another release: ask again
 
 
 def _write_stamp(stamp: Path, key: str, findings: list[Finding], providers: list[str]) -> None:
-    kept = [{"name": each.name, "ok": each.ok, "detail": each.detail} for each in findings]
+    written = [{"name": each.name, "ok": each.ok, "detail": each.detail} for each in findings]
     draft = stamp.with_suffix(".tmp")
     try:
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({"key": key, "findings": kept, "providers": providers}))
+        draft.write_text(json.dumps({"key": key, "findings": written, "providers": providers}))
         draft.rename(stamp)
     except OSError:
         draft.unlink(missing_ok=True)  # only the next start is slower for it

@@ -85,7 +85,7 @@ class StubWatch:
     def end_replaced(self, now: float) -> list[Stub]:
         """
         End the stubs that Triton keeps for ever, and return them: a model whose stub was lost with
-        a request in it is replaced, but never unloaded, and with it stay the lost one's siblings.
+        a request in it is replaced, but never unloaded, and the other stubs of that model stay too.
 
         Args:
             now: A monotonic time in seconds.

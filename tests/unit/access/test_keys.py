@@ -17,7 +17,7 @@ from gateway.access.keyring import Keyring, StoredKey
 from gateway.access.keys import Pepper, id_of, new_key
 from gateway.access.models import check_patterns, matches
 from gateway.access.roles import Role
-from gateway.access.secret_file import kept_secret
+from gateway.access.secret_file import secret_in
 from gateway.errors import Forbidden, Unauthenticated
 
 PEPPER = Pepper(b"p" * 32)
@@ -192,9 +192,9 @@ def test_a_pattern_that_no_name_matches_is_refused(pattern: str) -> None:
 def test_a_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     """The file has mode 600 and 32 bytes, and what is in it stays; no draft is left."""
     path = tmp_path / "secret"
-    first = kept_secret(path)
+    first = secret_in(path)
     assert len(bytes.fromhex(first)) == 32
-    assert kept_secret(path) == first
+    assert secret_in(path) == first
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
 

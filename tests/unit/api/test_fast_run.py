@@ -31,7 +31,7 @@ from gateway.api.middleware.body_limit import BodyLimitErrors
 from gateway.api.middleware.metering import Metering
 from gateway.api.middleware.request_context import RequestContext
 from gateway.api.middleware.shell import HttpMiddleware
-from gateway.api.rest import serving
+from gateway.api.rest import contract
 from gateway.api.sites import Sites
 from gateway.errors import ModelNotLoaded, Overloaded
 from gateway.inference.admission import Admission
@@ -135,7 +135,7 @@ async def ways() -> AsyncIterator[Ways]:
     )
     app.state.tracer = None
     app.state.sites = Sites([], [])
-    app.include_router(serving.router, max_body_size=MAX_BODY_BYTES)
+    app.include_router(contract.router, max_body_size=MAX_BODY_BYTES)
     errors.install(app)
     for middleware in (BodyLimitErrors, _OpenDoor, RequestContext, Metering):
         app.add_middleware(middleware)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.model_config import ConfigOptions
 from gateway.converter.publish import publish_version, read_published
 from tests.unit.converter.publish_until_killed import publish
@@ -34,7 +34,7 @@ def _attempt(mount: Path, models: Path, option: str) -> dict[str, object]:
     try:
         publish(models / "new.onnx", mount, 2)
         outcome = "published"
-    except ToolError as error:
+    except ConverterError as error:
         outcome = error.code
     after = os.statvfs(mount)
     return {

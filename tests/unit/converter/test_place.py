@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.converter import model_config
-from gateway.converter.errors import ToolError
+from gateway.converter.errors import ConverterError
 from gateway.converter.model_config import ConfigOptions
 from gateway.converter.place import check_model_place, free_version
 from gateway.converter.publish import publish_version
@@ -98,7 +98,7 @@ def test_a_damaged_directory_is_refused_and_not_touched(repository: Path, damage
         lambda: free_version(repository, "m"),
         lambda: remove_version(repository, "m", 1),
     ):
-        with pytest.raises(ToolError, match="m") as raised:
+        with pytest.raises(ConverterError, match="m") as raised:
             attempt()
         assert raised.value.code == code
         assert str(repository) not in str(raised.value)
@@ -118,7 +118,7 @@ def test_what_the_modes_forbid_is_refused(repository: Path, path: str) -> None:
             os.seteuid(0)
             Path(folder, path).chmod(0)
             os.seteuid(_NOBODY)
-            with pytest.raises(ToolError, match="m") as raised:
+            with pytest.raises(ConverterError, match="m") as raised:
                 check_model_place(Path(folder), "m")
         finally:
             os.seteuid(0)

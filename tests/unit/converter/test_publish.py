@@ -11,13 +11,13 @@ import pytest
 from gateway.converter import model_config, plan
 from gateway.converter.errors import (
     ConfigInvalid,
+    ConverterError,
     ExternalDataForbidden,
     ModelInvalid,
     NameConflict,
     NameInvalid,
     PathEscapes,
     SignatureUnsupported,
-    ToolError,
     VersionExists,
     VersionInvalid,
     VersionMissing,
@@ -245,13 +245,13 @@ def test_concurrent_publishers_get_one_version_each(
     for path in sources:
         original_model(path, int(path.stem))
     start = threading.Barrier(len(sources))
-    outcomes: list[PublishedVersion | ToolError] = []
+    outcomes: list[PublishedVersion | ConverterError] = []
 
     def publish(path: Path) -> None:
         start.wait()
         try:
             outcomes.append(_publish(path, repository, 2))
-        except ToolError as error:
+        except ConverterError as error:
             outcomes.append(error)
 
     threads = [threading.Thread(target=publish, args=[path]) for path in sources]
@@ -260,7 +260,7 @@ def test_concurrent_publishers_get_one_version_each(
     for thread in threads:
         thread.join()
     (winner,) = [outcome for outcome in outcomes if isinstance(outcome, PublishedVersion)]
-    losers = [outcome for outcome in outcomes if isinstance(outcome, ToolError)]
+    losers = [outcome for outcome in outcomes if isinstance(outcome, ConverterError)]
     assert {type(error) for error in losers} == {VersionExists}
     assert read_published(repository, "m", 2).digest == winner.digest
     (version,) = repository.glob("m*/2")

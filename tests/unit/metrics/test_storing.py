@@ -9,7 +9,7 @@ from sqlalchemy import delete
 
 from gateway.errors import StoreUnavailable
 from gateway.metrics.merging import roll_up
-from gateway.metrics.query import Answer, Question, ask
+from gateway.metrics.query import QueryResult, Question, ask
 from gateway.metrics.rollup import Retention, Rollup
 from gateway.metrics.writer import MetricsWriter
 from gateway.store.database import Database, open_database
@@ -65,7 +65,7 @@ def _rollup(database: Database, retention: Retention = _RETENTION) -> Rollup:
     return Rollup(*stores, MetricsWriterStore(database), retention)
 
 
-def _requests(answer: Answer) -> int:
+def _requests(answer: QueryResult) -> int:
     return sum(row.total.requests for row in answer.rows)
 
 

@@ -12,7 +12,7 @@ import structlog
 from gateway.converter.model_config import ConfigOptions
 from gateway.converter.publish import publish_version
 from gateway.registry.adoption import adopt_repository
-from gateway.registry.identity import kept_beside, record_digest
+from gateway.registry.identity import record_digest, record_of
 from gateway.registry.registry import Registry
 from gateway.store.database import Database, open_database
 from gateway.store.versions import VersionStore
@@ -48,7 +48,7 @@ async def test_a_lost_database_is_made_anew_with_records_and_labels(
 ) -> None:
     """What a registration said of a version is kept beside its file."""
     repository = tmp_path / "repository"
-    record = kept_beside(_UNIT, kept_graph=False, scores="logits", trial_shape=[1, 8, 8, 3])
+    record = record_of(_UNIT, kept_graph=False, scores="logits", trial_shape=[1, 8, 8, 3])
     _publish(repository, 1, labels=_LABELS, record=record)
     registry = await _registry(database)
     assert await adopt_repository(registry, repository) == ["m"]

@@ -13,7 +13,7 @@ from gateway.rollouts.state.plan import Plan, Stage
 from gateway.rollouts.state.rollout import Rollout
 from gateway.rollouts.state.transitions import begin, promote, promoted, refused, roll_back
 from gateway.store.database import Database, open_database
-from gateway.store.feedback import Answered, CategoryOf, FeedbackStore
+from gateway.store.feedback import CategoryOf, FeedbackStore, StoredAnswer
 from gateway.store.leases import LeaseStore
 from gateway.store.rollout_evidence import EvidenceStore, add_verdict
 from gateway.store.rollout_tables import LeaseRow
@@ -158,7 +158,7 @@ async def test_counts_add_up_and_feedback_counts_once(database: Database) -> Non
         await store.put_observations(gateway, counts, [])
     found = await store.observations("r1")
     assert sorted((each.counts["n"], each.dropped) for each in found) == [(2, 2), (5, 5)]
-    answered = Answered("q", "r1", 0, 0, "m", 2, 7, None, 1e12)
+    answered = StoredAnswer("q", "r1", 0, 0, "m", 2, 7, None, 1e12)
     await feedback.put_answers([answered])
     await feedback.put_answers([answered])
     first = await feedback.claim("q", _is(3))
@@ -179,7 +179,7 @@ async def test_feedback_that_comes_together_is_judged_apart(database: Database) 
     await _begin(RolloutStore(database))
     numbers = range(40)
     await feedback.put_answers(
-        [Answered(f"q{n}", "r1", 0, 0, "m", 1 + n % 2, 7, None, 1e12) for n in numbers]
+        [StoredAnswer(f"q{n}", "r1", 0, 0, "m", 1 + n % 2, 7, None, 1e12) for n in numbers]
     )
     told = [(f"q{n}", 7 if n < 10 else 3) for n in numbers] + [("q0", 7), ("unknown", 7)]
     claims = await asyncio.gather(*(feedback.claim(name, _is(true)) for name, true in told))
@@ -199,7 +199,10 @@ async def test_answers_are_kept_within_a_bound(database: Database) -> None:
     now_s = time.time()
     ages_s = {f"q{age}": age for age in (1, 2, 3, 4, 500)}
     await feedback.put_answers(
-        [Answered(name, "r1", 0, 0, "m", 1, 7, None, now_s - age) for name, age in ages_s.items()]
+        [
+            StoredAnswer(name, "r1", 0, 0, "m", 1, 7, None, now_s - age)
+            for name, age in ages_s.items()
+        ]
     )
     await feedback.forget(older_than_s=100, keep=10)
     assert await feedback.claim("q500", _is(7)) is None

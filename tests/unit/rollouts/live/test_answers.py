@@ -11,12 +11,12 @@ import pytest
 
 from gateway.errors import AnswerNotFound, StoreUnavailable
 from gateway.rollouts.live.answers import Answers
+from gateway.rollouts.live.assignments import Assignments, RequestResult
 from gateway.rollouts.live.mirror import Mirror
 from gateway.rollouts.live.tally import Tally
-from gateway.rollouts.live.trials import Outcome, Trials
 from gateway.rollouts.state.plan import Plan, Stage
 from gateway.rollouts.state.routing import Route, RoutingTable
-from gateway.rollouts.state.traffic import StepId, Traffic, Trial
+from gateway.rollouts.state.traffic import Assignment, StepId, Traffic
 from gateway.rollouts.state.transitions import begin
 from gateway.store.database import Database, open_database
 from gateway.store.feedback import CategoryOf, FeedbackStore
@@ -25,7 +25,7 @@ from gateway.store.rollouts import RolloutStore
 from gateway.store.versions import NewVersion, VersionStore
 
 STEP = StepId("r", 0, 0)
-SHADOW = Trial(STEP, "m", champion=1, challenger=2, version=1, shadow=True, mirrored=True)
+SHADOW = Assignment(STEP, "m", champion=1, challenger=2, version=1, shadow=True, mirrored=True)
 CANARY = replace(SHADOW, version=2, shadow=False, mirrored=False)
 
 
@@ -84,7 +84,7 @@ async def test_a_reused_request_id_counts_once(database: Database, labelled: boo
     """However often an id is used, of a rollout or not, feedback on it counts one time."""
     answers, tally = _answers(database, labelled=labelled)
     for _ in range(3):
-        answers.remember_trial(CANARY, "q", 7)
+        answers.remember_assigned(CANARY, "q", 7)
         answers.remember("other", "m", 1, 7)
         await answers.judge("q", _is(3))
         await answers.judge("other", _is(7))
@@ -97,12 +97,12 @@ async def test_answers_are_stored_only_where_somebody_gives_feedback(database: D
     """Before the first feedback answers stay in memory; after it those of its model are stored."""
     answers, tally = _answers(database)
     for number in range(3):
-        answers.remember_trial(CANARY, f"q{number}", 7)
+        answers.remember_assigned(CANARY, f"q{number}", 7)
     await answers.flush()
     feedback = FeedbackStore(database)
     assert await feedback.claim("q0", _is(7)) is None
     assert (await answers.judge("q1", _is(7))).counted
-    answers.remember_trial(CANARY, "later", 7)
+    answers.remember_assigned(CANARY, "later", 7)
     await answers.flush()
     assert await feedback.claim("later", _is(7)) is not None
     assert tally.counts(STEP).challenger.labelled == 1
@@ -133,9 +133,9 @@ async def test_feedback_finds_what_the_champion_answered_instead(database: Datab
     mirror = Mirror(
         tally, answers, workers=1, queue=1, queue_bytes=1, timeout_s=1, keep_images=False
     )
-    trials = Trials(Traffic, tally, answers, mirror)
-    trials.observe(CANARY, Outcome("q", b"", fallback=7))
-    trials.observe(CANARY, Outcome("p", b"", shared=True))
+    assignments = Assignments(Traffic, tally, answers, mirror)
+    assignments.observe(CANARY, RequestResult("q", b"", fallback=7))
+    assignments.observe(CANARY, RequestResult("p", b"", shared=True))
     assert (await answers.judge("q", _is(7))).version == 1
     counts = tally.counts(STEP)
     assert (counts.challenger.errors, counts.challenger.labelled, counts.shared) == (2, 0, 1)
@@ -149,15 +149,15 @@ async def test_callers_that_name_themselves_are_capped(database: Database) -> No
         tally, answers, workers=1, queue=1, queue_bytes=1, timeout_s=1, keep_images=False
     )
     table = RoutingTable({"m": Route("m", 1, 2, 10, salt="r")})
-    trials = Trials(lambda: Traffic(table, {"m": STEP}), tally, answers, mirror)
-    sides = {key: trials.trial("m", 1, key=key) for key in map(str, range(100))}
-    heavy = next(key for key, trial in sides.items() if trial and trial.version == 2)
+    assignments = Assignments(lambda: Traffic(table, {"m": STEP}), tally, answers, mirror)
+    sides = {key: assignments.assign("m", 1, key=key) for key in map(str, range(100))}
+    heavy = next(key for key, assignment in sides.items() if assignment and assignment.version == 2)
     for number in range(2000):
         key = heavy if number % 2 else None
-        trial = trials.trial("m", 1, key=key)
-        if trial is not None:
-            outcome = Outcome(str(number), b"", None, np.array([1.0]), 0.01)
-            trials.observe(trial, outcome)
+        assignment = assignments.assign("m", 1, key=key)
+        if assignment is not None:
+            result = RequestResult(str(number), b"", None, np.array([1.0]), 0.01)
+            assignments.observe(assignment, result)
     seen = tally.counts(STEP).freeze()
     answered = seen.champion_requests + seen.challenger_requests + seen.capped
     assert seen.capped > 0

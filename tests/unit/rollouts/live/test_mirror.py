@@ -10,10 +10,10 @@ import pytest
 
 from gateway.errors import InferenceFailed
 from gateway.rollouts.live.answers import Answers
+from gateway.rollouts.live.assignments import Assignments, RequestResult
 from gateway.rollouts.live.mirror import Ask, Copy, Mirror, Reply
 from gateway.rollouts.live.tally import Tally
-from gateway.rollouts.live.trials import Outcome, Trials
-from gateway.rollouts.state.traffic import StepId, Traffic, Trial
+from gateway.rollouts.state.traffic import Assignment, StepId, Traffic
 from gateway.rollouts.statistics.histogram import latency_bucket
 from gateway.store.database import open_database
 from gateway.store.feedback import FeedbackStore
@@ -21,7 +21,7 @@ from gateway.store.rollout_evidence import EvidenceStore
 from tests.eventually import eventually
 
 STEP = StepId("r", 0, 0)
-TRIAL = Trial(STEP, "m", champion=1, challenger=2, version=1, shadow=True, mirrored=True)
+ASSIGNMENT = Assignment(STEP, "m", champion=1, challenger=2, version=1, shadow=True, mirrored=True)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ class Lent:
 
 def _copy(number: int = 0) -> Copy:
     scores = np.array([0.1, 0.9], np.float32)
-    return Copy(TRIAL, f"request-{number}", b"image", Lent(), scores)
+    return Copy(ASSIGNMENT, f"request-{number}", b"image", Lent(), scores)
 
 
 def _mirror(tally: Tally, *, queue: int = 4, queue_bytes: int = 1 << 20) -> Mirror:
@@ -113,7 +113,7 @@ async def test_agreement_and_failure_are_told_apart(tally: Tally) -> None:
         mirror.offer(_copy(number))
 
     async def ask(_copy: Copy, version: int) -> Reply:
-        if version == TRIAL.champion:  # once more, to compare times
+        if version == ASSIGNMENT.champion:  # once more, to compare times
             return Reply(np.array([0.1, 0.9]), 0.01)
         if (scores := answers.pop(0)) is None:
             raise InferenceFailed("no")
@@ -129,11 +129,13 @@ async def test_agreement_and_failure_are_told_apart(tally: Tally) -> None:
 async def test_a_copy_does_without_the_tensor(tally: Tally) -> None:
     """What the champion was given need not be kept: the copy is sent all the same."""
     mirror, given = _mirror(tally), []
-    trials = Trials(Traffic, tally, ANSWERS[tally], mirror)
-    trials.observe(TRIAL, Outcome("request", b"image", None, np.array([0.1, 0.9]), 0.01))
+    assignments = Assignments(Traffic, tally, ANSWERS[tally], mirror)
+    assignments.observe(
+        ASSIGNMENT, RequestResult("request", b"image", None, np.array([0.1, 0.9]), 0.01)
+    )
 
     async def ask(copy: Copy, version: int) -> Reply:
-        if version == TRIAL.challenger:
+        if version == ASSIGNMENT.challenger:
             given.append((copy.encoded, copy.tensor, copy.size_bytes))
         return Reply(np.array([0.1, 0.9]), 0.04)
 
@@ -149,7 +151,7 @@ async def test_times_are_compared_like_with_like(tally: Tally) -> None:
 
     async def ask(copy: Copy, version: int) -> Reply:
         asked.append((copy.request_id, version))
-        return Reply(np.array([0.1, 0.9]), 0.04 if version == TRIAL.challenger else 0.02)
+        return Reply(np.array([0.1, 0.9]), 0.04 if version == ASSIGNMENT.challenger else 0.02)
 
     await _run(mirror, tally, ask, requests=100)
     counts = tally.counts(STEP)
@@ -170,7 +172,7 @@ async def test_copies_yield_to_callers(tally: Tally) -> None:
         mirror.offer(_copy(number))
 
     async def ask(_copy: Copy, version: int) -> Reply:
-        assert version == TRIAL.challenger
+        assert version == ASSIGNMENT.challenger
         await asyncio.sleep(took_s)
         return Reply(np.array([0.1, 0.9]), took_s)
 
@@ -184,13 +186,13 @@ async def test_copies_yield_to_callers(tally: Tally) -> None:
 
 async def test_classes_are_compared_by_label(tally: Tally) -> None:
     """With other numbers for the same labels answers agree; a class that one lacks is apart."""
-    trial = replace(TRIAL, classes=(1, 0, -3))
+    assignment = replace(ASSIGNMENT, classes=(1, 0, -3))
     mirror, answers = _mirror(tally), [[0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.1, 0.0, 0.9]]
     for number in range(3):
-        mirror.offer(replace(_copy(number), trial=trial))
+        mirror.offer(replace(_copy(number), assignment=assignment))
 
     async def ask(_copy: Copy, version: int) -> Reply:
-        if version == TRIAL.champion:
+        if version == ASSIGNMENT.champion:
             return Reply(np.array([0.1, 0.9]), 0.01)
         return Reply(np.array(answers.pop(0)), 0.01)
 
@@ -236,7 +238,7 @@ async def test_scarce_memory_is_not_kept(tally: Tally) -> None:
     mirror.offer(replace(_copy(), tensor=Lent(scarce=True)))
 
     async def ask(copy: Copy, version: int) -> Reply:
-        if version == TRIAL.challenger:
+        if version == ASSIGNMENT.challenger:
             given.append(copy.tensor)
         return Reply(np.array([0.1, 0.9]), 0.01)
 

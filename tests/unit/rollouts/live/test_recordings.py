@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway.rollouts.live.recorder import Recorder
+from gateway.rollouts.live.recorder import TrafficRecorder
 from gateway.rollouts.live.recordings import Recorded, Recordings
 from gateway.settings import Settings
 from tests.eventually import eventually
@@ -167,7 +167,7 @@ async def test_only_what_was_asked_for_is_recorded(
 ) -> None:
     """Nothing unless it is switched on, and then of the models that are named."""
     made = recordings(tmp_path)
-    recorder = Recorder(made, share=share, models=models)
+    recorder = TrafficRecorder(made, share=share, models=models)
     for number in range(40):
         recorder.offer("model", 1, f"request-{number}", MARK)
         recorder.label("model", f"request-{number}", 1)
@@ -179,7 +179,7 @@ async def test_only_what_was_asked_for_is_recorded(
 async def test_a_share_is_drawn_by_lot(tmp_path: Path) -> None:
     """Of 2,000 requests about a quarter is kept: 350 to 650 are 6 deviations and more away."""
     made = recordings(tmp_path)
-    recorder = Recorder(made, share=0.25, models=["*"])
+    recorder = TrafficRecorder(made, share=0.25, models=["*"])
     for number in range(2000):
         recorder.offer("m", 1, f"request-{number}", b"")
     await recorder.flush()
@@ -190,7 +190,7 @@ async def test_a_full_disk_and_a_crowd_are_no_matter_of_the_requests(tmp_path: P
     """What cannot be written is given up, more than 32 MiB are not held; the next is recorded."""
     (tmp_path / "recordings").write_text("no folder")
     made = recordings(tmp_path)
-    recorder = Recorder(made, share=1.0, models=["*"])
+    recorder = TrafficRecorder(made, share=1.0, models=["*"])
     working = asyncio.create_task(recorder.follow(lambda: {"m"}))
     for number in range(40):
         recorder.offer("m", 1, f"request-{number}", bytes(1 << 20))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gateway.rollouts.live.answers import Answers
 from gateway.rollouts.live.mirror import Copy, Input, Mirror
 from gateway.rollouts.live.tally import Tally
-from gateway.rollouts.state.traffic import Traffic, Trial
+from gateway.rollouts.state.traffic import Assignment, Traffic
 
 # A challenger's share of the requests may be so many times its weight, when few callers that name
 # themselves send most of them.
@@ -23,7 +23,7 @@ _CAP_FROM = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RequestResult:
     """
     How one version did on one request.
 
@@ -47,7 +47,7 @@ class Outcome:
     shared: bool = False
 
 
-class Trials:
+class Assignments:
     """The rollouts, as seen by a request."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Trials:
         self._mirror = mirror
         self._lots = random.Random()  # noqa: S311 - it draws lots, no secrets
 
-    def trial(self, model: str, champion: int, *, key: str | None) -> Trial | None:
+    def assign(self, model: str, champion: int, *, key: str | None) -> Assignment | None:
         """
         Tell what a rollout asks of a request that pins nothing.
 
@@ -77,51 +77,51 @@ class Trials:
             return None
         caller = None if key is None else _name(key)
         draw = f"{self._lots.getrandbits(64):x}"
-        trial = traffic.trial(model, champion, caller=caller, draw=draw)
-        if trial is None or caller is None or trial.version == champion:
-            return trial
-        return trial if self._within_cap(trial, traffic.weight(model)) else None
+        assignment = traffic.assign(model, champion, caller=caller, draw=draw)
+        if assignment is None or caller is None or assignment.version == champion:
+            return assignment
+        return assignment if self._within_cap(assignment, traffic.weight(model)) else None
 
     def answered(self, model: str, version: int, request_id: str, category: int) -> None:
         """Remember an answer outside of rollouts, for feedback."""
         self._answers.remember(request_id, model, version, category)
 
-    def observe(self, trial: Trial, outcome: Outcome) -> None:
+    def observe(self, assignment: Assignment, result: RequestResult) -> None:
         """
         Take note of how the version that was to answer did. The caller's own mistakes are not
         reported here.
         """
-        if outcome.fallback is not None:
+        if result.fallback is not None:
             self._answers.remember(
-                outcome.request_id, trial.model, trial.champion, outcome.fallback
+                result.request_id, assignment.model, assignment.champion, result.fallback
             )
-        if trial.shadow:
-            self._observe_shadow(trial, outcome)
+        if assignment.shadow:
+            self._observe_shadow(assignment, result)
             return
-        counts = self._tally.counts(trial.id)
-        arm = counts.challenger if trial.version == trial.challenger else counts.champion
-        counts.shared += outcome.shared
-        if outcome.scores is None:
-            arm.failed(trial.caller)
+        counts = self._tally.counts(assignment.id)
+        arm = counts.challenger if assignment.version == assignment.challenger else counts.champion
+        counts.shared += result.shared
+        if result.scores is None:
+            arm.failed(assignment.caller)
         else:
-            arm.answered(outcome.latency_s, trial.caller)
-            category = int(np.argmax(outcome.scores))
-            self._answers.remember_trial(trial, outcome.request_id, category)
+            arm.answered(result.latency_s, assignment.caller)
+            category = int(np.argmax(result.scores))
+            self._answers.remember_assigned(assignment, result.request_id, category)
 
-    def _observe_shadow(self, trial: Trial, outcome: Outcome) -> None:
-        if outcome.scores is not None:
-            category = int(np.argmax(outcome.scores))
-            if not trial.mirrored:
-                self._answers.remember_trial(trial, outcome.request_id, category)
+    def _observe_shadow(self, assignment: Assignment, result: RequestResult) -> None:
+        if result.scores is not None:
+            category = int(np.argmax(result.scores))
+            if not assignment.mirrored:
+                self._answers.remember_assigned(assignment, result.request_id, category)
                 return
-            self._answers.begin_pair(trial, outcome.request_id, category)
-        if trial.mirrored:
+            self._answers.begin_pair(assignment, result.request_id, category)
+        if assignment.mirrored:
             self._mirror.offer(
-                Copy(trial, outcome.request_id, outcome.encoded, outcome.tensor, outcome.scores)
+                Copy(assignment, result.request_id, result.encoded, result.tensor, result.scores)
             )
 
-    def _within_cap(self, trial: Trial, weight: float) -> bool:
-        counts = self._tally.counts(trial.id)
+    def _within_cap(self, assignment: Assignment, weight: float) -> bool:
+        counts = self._tally.counts(assignment.id)
         ours = counts.challenger.requests + counts.challenger.blocks.requests
         all_ = ours + counts.champion.requests + counts.champion.blocks.requests + counts.capped
         if ours < _CAP_FROM or ours <= _CAP * weight / 100 * all_:
