@@ -17,6 +17,7 @@ from gateway.api.middleware.page_headers import PageHeaders
 from gateway.api.middleware.request_context import RequestContext
 from gateway.api.middleware.tracing import Tracing
 from gateway.api.middleware.worker_answers import WorkerAnswers
+from gateway.api.openapi import describe, operation_id
 from gateway.api.rest import (
     audit,
     contract,
@@ -71,6 +72,7 @@ def create_app(
         version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
+        generate_unique_id_function=operation_id,
         # The original server's clients may send JSON without saying so.
         strict_content_type=False,
     )
@@ -94,9 +96,11 @@ def create_app(
         # A route that takes files has a larger limit of its own.
         app.include_router(router, max_body_size=settings.max_body_bytes)
     errors.install(app)
+    describe(app)
     app.add_middleware(BodyLimitErrors)
     app.state.sites = Sites(settings.allowed_hosts, settings.cors_origins, settings.host)
     rulebook = Rulebook(routes_of(app), rules_of(metrics_public=settings.metrics_public))
+    app.state.rulebook = rulebook
     app.add_middleware(Authorization, rulebook=rulebook, sites=app.state.sites)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))

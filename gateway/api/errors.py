@@ -63,7 +63,12 @@ _EXCERPT_MEMBERS = 10
 
 def status_of(error: errors.GatewayError) -> int:
     """Find an error's HTTP status: that of the nearest class in the table."""
-    return next(STATUS_OF[cls] for cls in type(error).__mro__ if cls in STATUS_OF)
+    return status_of_class(type(error))
+
+
+def status_of_class(kind: type[errors.GatewayError]) -> int:
+    """Find the HTTP status of a class of errors."""
+    return next(STATUS_OF[cls] for cls in kind.__mro__ if cls in STATUS_OF)
 
 
 def install(app: FastAPI) -> None:
@@ -146,7 +151,12 @@ async def _framework_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = _CODE_OF_STATUS.get(error.status_code, "request_failed")
     log.info("request_failed", code=code, status=error.status_code, path=request.url.path)
-    return JSONResponse(_body(request, error.detail, code), error.status_code, error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The framework names the methods of the first route only.
+        methods = request.app.state.rulebook.methods(request.scope["path"])
+        headers["Allow"] = ", ".join(methods)
+    return JSONResponse(_body(request, error.detail, code), error.status_code, headers)
 
 
 async def _client_gone(_request: Request, _error: Exception) -> Response:

@@ -233,3 +233,9 @@ class Rulebook:
             if its_method == method and (match := pattern.match(path)) is not None:
                 return found._replace(model=match.groupdict().get("name"))
         return None
+
+    def methods(self, path: str) -> list[str]:
+        """Tell the methods that a path has."""
+        exact = {method for method, its_path in self._exact if its_path == path}
+        matching = {method for method, pattern, _ in self._templates if pattern.match(path)}
+        return sorted(exact | matching)

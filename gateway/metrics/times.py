@@ -8,6 +8,16 @@ from gateway.errors import MetricsQueryInvalid
 
 _LENGTH = re.compile(r"(\d{1,9})(s|m|h|d|w)?")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, None: 1}
+_DATE = (
+    "(19[7-9][0-9]|[2-9][0-9]{3})-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])"
+    "|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+)
+MOMENT_PATTERN = (
+    rf"^([0-9]{{1,11}}(\.[0-9]{{1,9}})?|{_DATE}(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?)$"
+)
+"""What schemas say of a moment; more is understood, such as other zones."""
+LENGTH_PATTERN = "^[1-9][0-9]{0,5}[smhdw]?$"
+"""What schemas say of a length of time."""
 _LATEST_S = 253_402_300_799  # the end of the year 9999
 
 

@@ -9,12 +9,13 @@ from pydantic import BaseModel, Field
 
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.parameters import error_responses
-from gateway.metrics.times import read_moment_s
+from gateway.metrics.times import MOMENT_PATTERN, read_moment_s
 from gateway.store.tables import AuditRow
 
 router = APIRouter(prefix="/api/v1/audit", tags=["access"])
 
 _JSON_LINES = "application/x-ndjson"
+_MOMENT = {"pattern": MOMENT_PATTERN}
 
 
 class AuditResponse(BaseModel):
@@ -46,8 +47,12 @@ class AuditResponse(BaseModel):
 )
 async def show_audit(
     services: ServicesOf,
-    start: Annotated[str | None, Query(description="From this moment on.")] = None,
-    end: Annotated[str | None, Query(description="Up to this moment.")] = None,
+    start: Annotated[
+        str | None, Query(description="From this moment on.", json_schema_extra=_MOMENT)
+    ] = None,
+    end: Annotated[
+        str | None, Query(description="Up to this moment.", json_schema_extra=_MOMENT)
+    ] = None,
     actor: Annotated[str | None, Query(description="Only this one's.")] = None,
     action: Annotated[str | None, Query(description="Only these.", examples=["load"])] = None,
     model: Annotated[str | None, Query(description="Only of this model.")] = None,

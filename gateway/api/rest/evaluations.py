@@ -1,14 +1,13 @@
 """Evaluation sets: labelled images that each version of a model is measured on."""
 
 from datetime import UTC, datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, ValidationError
 
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.evidence_schemas import ComparisonResponse, EvaluationDetails
-from gateway.api.rest.parameters import PathName, error_responses
+from gateway.api.rest.parameters import PathName, PathVersion, error_responses
 from gateway.errors import VersionInvalid
 from gateway.inference.pinned import read_version
 from gateway.rollouts.statistics.evaluation import Evaluation, evaluate
@@ -19,7 +18,11 @@ router = APIRouter(prefix="/api/v1/models", tags=["evaluation"])
 _ZIP = {
     "requestBody": {
         "required": True,
-        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {
+            "application/octet-stream": {
+                "schema": {"type": "string", "format": "binary", "description": "A zip."}
+            }
+        },
     }
 }
 
@@ -85,7 +88,7 @@ async def show_evaluation_set(services: ServicesOf, name: PathName) -> Evaluatio
 async def show_evaluation(
     services: ServicesOf,
     name: PathName,
-    version: Annotated[str, Path(description="A version of the model.", examples=["2"])],
+    version: PathVersion,
 ) -> EvaluationResponse:
     """Show what a version did on the model's set, alone and beside the champion."""
     number = read_version(version)

@@ -26,8 +26,15 @@ FORM = "multipart/form-data"
 OTHER_BODIES = {
     "requestBody": {
         "content": {
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            RAW: {"schema": {"type": "string", "format": "binary"}},
+            # A range (image/*) is what generators of clients do not read.
+            RAW: {
+                "schema": {
+                    "type": "string",
+                    "format": "binary",
+                    "description": "An image file; its own content type, as image/png, is taken "
+                    "as well.",
+                }
+            },
             FORM: {
                 "schema": {
                     "type": "object",
@@ -35,6 +42,7 @@ OTHER_BODIES = {
                     "properties": {
                         "image": {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                             "description": "Image files; several parts of this name are a batch.",
                         }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 router = APIRouter(tags=["access"])
 
 _KEPT_S = 600.0
-_TEXT = Query(max_length=4096)
+_TEXT = Query(max_length=4096, description="What the issuer says.")
 _PRIVATE = {"Cache-Control": "no-store"}
 
 
@@ -48,7 +48,10 @@ async def show_caller(caller: CallerOf) -> CallerResponse:
     responses=error_responses(404, 503),
 )
 async def begin_login(
-    services: ServicesOf, to: Annotated[str, Query(max_length=1024)] = "/docs"
+    services: ServicesOf,
+    to: Annotated[
+        str, Query(max_length=1024, description="Where to go afterwards, on this server.")
+    ] = "/docs",
 ) -> RedirectResponse:
     """Send the browser to the issuer. It comes back to `/login/callback`, and then to `to`."""
     sign_in = _required(services)

@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.metrics_parameters import (
+    EXPOSITION,
+    TABLE,
     End,
     Format,
     Last,
@@ -24,7 +26,7 @@ from gateway.api.rest.metrics_parameters import (
 )
 from gateway.api.rest.parameters import error_responses
 from gateway.errors import MetricsQueryInvalid
-from gateway.metrics.formats import COLUMNS, as_csv, as_parquet
+from gateway.metrics.formats import as_csv, as_parquet
 from gateway.metrics.query import DIMENSIONS, QueryResult, Question, ask, describe
 from gateway.metrics.times import iso, iso_ms
 from gateway.services import Services
@@ -133,12 +135,7 @@ class SampleRow(BaseModel):
     summary="Ask the stored metrics",
     response_model=MetricsResponse,
     responses={
-        200: {
-            "content": {
-                "text/csv": {"example": ",".join(COLUMNS[:10])},
-                "application/vnd.apache.parquet": {},
-            }
-        },
+        200: TABLE,
         **error_responses(422, 501, 503),
     },
 )
@@ -252,7 +249,12 @@ async def metrics_samples(
     ]
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: EXPOSITION},
+)
 async def prometheus(request: Request, services: ServicesOf) -> Response:
     """Show the current counts, in the OpenMetrics format if the caller takes it."""
     return await exposition(services, request.headers.get("accept", ""))

@@ -2,14 +2,20 @@
 
 import time
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query
 
 from gateway.errors import MetricsQueryInvalid
 from gateway.inference.pinned import read_version
+from gateway.metrics.formats import COLUMNS
 from gateway.metrics.query import DIMENSIONS
-from gateway.metrics.times import read_length_s, read_moment_s
+from gateway.metrics.times import (
+    LENGTH_PATTERN,
+    MOMENT_PATTERN,
+    read_length_s,
+    read_moment_s,
+)
 from gateway.store.request_metrics import DAY_S, HOUR_S, MINUTE_S
 
 _MAX_SPANS = 50_000
@@ -23,15 +29,45 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+_MOMENT = {"pattern": MOMENT_PATTERN}
 Start = Annotated[
-    str | None, Query(description="From when: ISO 8601 or seconds since 1970. Default: `last`.")
+    str | None,
+    Query(
+        description="From when: ISO 8601 or seconds since 1970. Default: `last`.",
+        json_schema_extra=_MOMENT,
+    ),
 ]
-End = Annotated[str | None, Query(description="Until before when. Default: now.")]
+End = Annotated[
+    str | None,
+    Query(description="Until before when. Default: now.", json_schema_extra=_MOMENT),
+]
 Last = Annotated[
-    str, Query(description="Without `start`: so long before the end.", examples=["7d"])
+    str,
+    Query(
+        description="Without `start`: so long before the end.",
+        examples=["7d"],
+        json_schema_extra={"pattern": LENGTH_PATTERN},
+    ),
 ]
 Models = Annotated[list[str], Query(alias="model", description="Only these models.")]
 Versions = Annotated[list[str], Query(alias="version", description="Only these versions.")]
+
+
+TABLE: dict[str, Any] = {
+    "content": {
+        "text/csv": {"schema": {"type": "string"}, "example": ",".join(COLUMNS[:10])},
+        "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+    }
+}
+EXPOSITION: dict[str, Any] = {
+    "content": {
+        "text/plain": {
+            "schema": {"type": "string"},
+            "example": 'gateway_requests_total{endpoint="run",model="digits",status="200"} 7.0',
+        },
+        "application/openmetrics-text": {"schema": {"type": "string"}},
+    }
+}
 
 
 def read_range(start: str | None, end: str | None, last: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from gateway.api.callers import Actor, CallerOf
 from gateway.api.rest.dependencies import ServicesOf
-from gateway.api.rest.parameters import PathName, error_responses
+from gateway.api.rest.parameters import PathName, PathVersion, error_responses
 from gateway.api.rest.registration import TensorResponse, tensors_of
 from gateway.errors import UploadInvalid
 from gateway.inference.pinned import read_version
@@ -18,11 +18,14 @@ from gateway.services import Services
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
 
-PathVersion = Annotated[str, Path(description="A version of the model.", examples=["2"])]
 PathAlias = Annotated[str, Path(description="An alias.", examples=["challenger"])]
 IfMatch = Annotated[
     str | None,
-    Header(description="The alias's generation as last seen; refused if it moved since."),
+    Header(
+        description="The alias's generation as last seen; refused if it moved since.",
+        json_schema_extra={"pattern": '^"[0-9]{1,9}"$'},
+        examples=['"3"'],
+    ),
 ]
 
 

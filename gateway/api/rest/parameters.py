@@ -8,9 +8,18 @@ from gateway.api.rest.schemas import ErrorResponse
 
 Name = Annotated[str, Query(description="Name of a model.", examples=["digits"])]
 PathName = Annotated[str, Path(description="Name of a model.", examples=["digits"])]
+VERSION_SCHEMA: dict[str, Any] = {"pattern": "^[1-9][0-9]{0,17}$"}
 Version = Annotated[
     str | None,
-    Query(description="A version of the model, 1 or more. Default: the champion.", examples=["2"]),
+    Query(
+        description="A version of the model, 1 or more. Default: the champion.",
+        examples=["2"],
+        json_schema_extra=VERSION_SCHEMA,
+    ),
+]
+PathVersion = Annotated[
+    str,
+    Path(description="A version of the model.", examples=["2"], json_schema_extra=VERSION_SCHEMA),
 ]
 Alias = Annotated[str | None, Query(description="An alias of the model.", examples=["challenger"])]
 

@@ -180,7 +180,10 @@ async def show_samples(
     response_class=Response,
     responses={
         200: {
-            "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+            "content": {
+                "image/*": {"schema": {"type": "string", "format": "binary"}},
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            },
             "description": "The file, as it was sent.",
         },
         **error_responses(404, 503),

@@ -36,7 +36,10 @@ async def v2_index(
 
 
 @router.post(
-    "/models/{name}/load", summary="Load", responses=error_responses(404, 409, 422, 502, 503, 504)
+    "/models/{name}/load",
+    summary="Load",
+    response_class=Response,
+    responses=error_responses(404, 409, 422, 502, 503, 504),
 )
 async def v2_load(request: Request, services: ServicesOf, actor: Actor, name: PathName) -> Response:
     """
@@ -50,7 +53,10 @@ async def v2_load(request: Request, services: ServicesOf, actor: Actor, name: Pa
 
 
 @router.post(
-    "/models/{name}/unload", summary="Unload", responses=error_responses(404, 409, 422, 503, 504)
+    "/models/{name}/unload",
+    summary="Unload",
+    response_class=Response,
+    responses=error_responses(404, 409, 422, 503, 504),
 )
 async def v2_unload(
     request: Request, services: ServicesOf, actor: Actor, name: PathName
