@@ -202,7 +202,14 @@ class EmbeddedTriton:
                     continue
                 for stub in stubs.end_replaced(now):
                     log.warning("triton_stub_left", model=stub.model, version=stub.version)
-            for lost in stubs.look(now):
+            found = stubs.look(now)
+            if found:
+                # A server that is killed takes its stubs along: they can be gone a moment before
+                # it is. That is the end of a server, and no loss of a stub.
+                await asyncio.sleep(LOOK_INTERVAL_S)
+                if server.process.has_ended():
+                    continue
+            for lost in found:
                 model, version = lost.stub.model, lost.stub.version
                 log.error("triton_stub_lost", model=model, version=version, detail=lost.detail)
                 self._tell(self._listener.stub_lost, model, version, lost.detail)
