@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import psutil
 
 _READY = re.compile(r"^Ready: (https?://\S+)/docs")
 START_TIMEOUT_S = 60.0
+LINE_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 40.0
 
 
@@ -31,6 +33,7 @@ class GatewayProcess:
     def __init__(self, folder: Path, environment: Mapping[str, str], arguments: tuple[str, ...]):
         self.folder = folder
         self.output: list[str] = []
+        self._printed = threading.Condition()
         inherited = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME", "LANG"}}
         # The folder is the working directory too, so that no .env of the checkout is read.
         self.process = subprocess.Popen(
@@ -62,10 +65,30 @@ class GatewayProcess:
         verify = ssl.create_default_context(cafile=ca) if ca else True
         self.client = httpx.Client(base_url=url, timeout=60.0, trust_env=False, verify=verify)
 
+    def line_with(self, *parts: str) -> str:
+        """
+        Return the first line of the output that holds all of `parts`.
+
+        What is printed before an answer is sent can be read here after the answer.
+
+        Raises:
+            AssertionError: No such line within `LINE_TIMEOUT_S`.
+        """
+        deadline_s = time.monotonic() + LINE_TIMEOUT_S
+        with self._printed:
+            while True:
+                for line in self.output:
+                    if all(part in line for part in parts):
+                        return line
+                if not self._printed.wait(deadline_s - time.monotonic()):
+                    raise AssertionError(f"no line with {parts}:\n" + "".join(self.output))
+
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.output.append(line)
+            with self._printed:
+                self.output.append(line)
+                self._printed.notify_all()
             if found := _READY.match(line):
                 self._ready.put(found[1])
         self._ready.put(None)

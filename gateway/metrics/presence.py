@@ -73,7 +73,8 @@ class Presence:
         since_s = await self._writers.stored_to_s(dead.name)
         if since_s is None:
             return  # it stopped in order, or counted into another database
-        until_s = dead.alive_at_s + self._beat_s
+        # On a busy machine a beat may itself be late by one.
+        until_s = dead.alive_at_s + 2 * self._beat_s
         if psutil.boot_time() > dead.alive_at_s:
             # After a power cut the file may be older than the last flush, which is on the disk.
             until_s = max(until_s, since_s) + self._interval_s

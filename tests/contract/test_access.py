@@ -345,7 +345,7 @@ def test_nobody_is_served_on_the_network_without_a_key(tmp_path: Path) -> None:
         pass
     with running_gateway(tmp_path, "--insecure", environment={"HOST": "0.0.0.0"}) as gateway:
         assert gateway.client.get("/api/v1/list").json() == []
-        assert any("open_to_everybody" in line for line in gateway.output)
+        assert gateway.line_with("open_to_everybody")
 
 
 def test_a_key_over_its_rate_is_told_when_to_come_back(gate: Gate) -> None:

@@ -94,9 +94,7 @@ def test_a_damaged_model_is_refused_and_leaves_the_others_alone(tmp_path: Path) 
     with running_gateway(tmp_path, environment=_ENVIRONMENT) as gateway:
         gateway.register("sound", _model(2))
         for damage, name in _NAMES.items():
-            left_behind = [line for line in gateway.output if "unfinished_version_left" in line]
-            assert any(name in line for line in left_behind)
-            skipped = [line for line in gateway.output if "model_skipped" in line]
+            assert gateway.line_with("unfinished_version_left", name)
             if damage != "model is a file":  # a file that nobody registered is no model
-                assert any(f"new-{name}" in line for line in skipped)
+                assert gateway.line_with("model_skipped", f"new-{name}")
             assert gateway.client.get(f"/api/v1/models/{name}").json()["versions"] == [1, 2]

@@ -246,7 +246,7 @@ async def test_a_version_that_keeps_dying_is_put_in_quarantine(
             return answer.status_code == 503 and answer.json()["code"] == "model_quarantined"
 
         await eventually(quarantined, within_s=60)
-        assert any("quarantined" in line and "first" in line for line in gateway.output)
+        assert gateway.line_with("quarantined", "first")
         assert gateway.client.post("/api/v1/load", params={"name": "second"}).content == b"200"
         assert _ask(gateway.client, "second").status_code == 200
         assert gateway.client.post("/api/v1/load", params={"name": "first"}).content == b"200"

@@ -261,7 +261,7 @@ async def test_a_kill_loses_at_most_one_interval_and_the_next_start_says_what(
     with running_gateway(tmp_path, environment=environment) as second:
         stored = _stored(second.client, endpoint="list")["list", 200]
         (gap,) = second.client.get("/api/v1/metrics").json()["gaps"]
-        assert any("metrics_lost" in line and gap["start"] in line for line in second.output)
+        assert second.line_with("metrics_lost", gap["start"])
         asked = {"start": str(killed_s + 120), "end": str(killed_s + 180)}
         assert second.client.get("/api/v1/metrics", params=asked).json()["gaps"] == []
         table = _cli("metrics", "--url", second.url)
@@ -272,7 +272,7 @@ async def test_a_kill_loses_at_most_one_interval_and_the_next_start_says_what(
     assert start_s <= killed_s <= end_s
     assert gap["at_most_s"] == pytest.approx(end_s - start_s, abs=0.002)
     assert sum(at_s < start_s for at_s in answered_at_s) <= stored
-    assert gap["at_most_s"] <= 1.1 * interval_s
+    assert gap["at_most_s"] <= 1.2 * interval_s
 
 
 async def test_every_metric_is_documented(gateway: GatewayProcess) -> None:

@@ -81,14 +81,15 @@ def test_who_shows_a_certificate_is_served(encrypted: Encrypted) -> None:
     """With one of the CA: answers, over one connection and over many. Without: no answer at all."""
     url = encrypted.gateway.url
     assert url.startswith("https://")
-    workers = set()
-    for _ in range(2 * WORKERS):
+    workers: set[str] = set()
+    deadline_s = time.monotonic() + 30
+    while len(workers) < WORKERS:  # the kernel chooses who takes a connection
+        assert time.monotonic() < deadline_s, workers
         with httpx.Client(base_url=url, verify=encrypted.trust(), trust_env=False) as client:
             for _ in range(3):
                 answer = client.get("/api/v1/list")
                 assert answer.status_code == 200
             workers.add(answer.headers["x-gateway-worker"])
-    assert len(workers) == WORKERS
     strange = trustme.CA().issue_cert("client@gateway.test")
     context = encrypted.trust(with_certificate=False)
     for with_strange in (False, True):

@@ -111,6 +111,6 @@ def test_one_trace_reaches_from_the_caller_into_triton(
         if sample.exemplar is not None
     }
     assert _TRACE in exemplars
+    assert _TRACE in gateway.line_with("model_not_loaded")
     logged = [line for line in gateway.output if "model_not_loaded" in line]
-    assert logged
     assert all(_TRACE in line for line in logged)

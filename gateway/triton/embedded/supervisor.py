@@ -11,7 +11,7 @@ A new server is empty. What should be loaded is known elsewhere, and `came_up` s
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -24,7 +24,7 @@ from gateway.triton.embedded.liveness import open_probe
 from gateway.triton.embedded.options import EmbeddedListener, EmbeddedOptions, Unheard
 from gateway.triton.embedded.server_log import LogRecord, ServerLog, clean_reason
 from gateway.triton.embedded.starter import Server, Starter
-from gateway.triton.embedded.stubs import StubWatch
+from gateway.triton.embedded.stubs import LostStub, StubWatch
 from gateway.triton.endpoint import TritonEndpoint
 
 log = structlog.get_logger(__name__)
@@ -202,17 +202,19 @@ class EmbeddedTriton:
                     continue
                 for stub in stubs.end_replaced(now):
                     log.warning("triton_stub_left", model=stub.model, version=stub.version)
-            found = stubs.look(now)
-            if found:
-                # A server that is killed takes its stubs along: they can be gone a moment before
-                # it is. That is the end of a server, and no loss of a stub.
-                await asyncio.sleep(LOOK_INTERVAL_S)
-                if server.process.has_ended():
-                    continue
-            for lost in found:
-                model, version = lost.stub.model, lost.stub.version
-                log.error("triton_stub_lost", model=model, version=version, detail=lost.detail)
-                self._tell(self._listener.stub_lost, model, version, lost.detail)
+            if found := stubs.look(now):
+                await self._tell_lost(server, found)
+
+    async def _tell_lost(self, server: Server, found: Sequence[LostStub]) -> None:
+        # A server that is killed takes its stubs along, and they can be gone a moment before it is:
+        # that is the end of a server, and no loss of a stub.
+        await asyncio.sleep(LOOK_INTERVAL_S)
+        if server.process.has_ended():
+            return
+        for lost in found:
+            model, version = lost.stub.model, lost.stub.version
+            log.error("triton_stub_lost", model=model, version=version, detail=lost.detail)
+            self._tell(self._listener.stub_lost, model, version, lost.detail)
 
     async def _watch_liveness(self, server: Server) -> None:
         failures = 0
