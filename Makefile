@@ -17,7 +17,7 @@ COUNT = awk -v all=$$(grep -c '==' $(1)) -v terminal=$$([ -t 1 ] && echo 1 || ec
 	/^Installing collected/ { printf "%s  unpacking them\n", terminal ? "\r" : ""; fflush() } END { if (terminal) print "" }'
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-unit coverage check lint types wheel lock bench locust perf-analyzer clean
+.PHONY: help setup run test test-failed test-unit coverage check lint types wheel lock bench locust perf-analyzer clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,10 +45,16 @@ run: $(RUNS) ## Serve on http://127.0.0.1:3000 with the demo model
 
 END_TO_END := tests/contract tests/integration tests/faults
 
+# All three parts run, whatever fails before, so that one run names every failure.
 test: setup ## Run every test: side by side what can be, then the rest
-	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/architecture
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(END_TO_END)
-	$(BIN)/python -m pytest -m alone $(END_TO_END)
+	@failed=0; \
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/architecture || failed=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(END_TO_END) || failed=1; \
+	$(BIN)/python -m pytest -m alone $(END_TO_END) || failed=1; \
+	exit $$failed
+
+test-failed: setup ## Run what failed last time once more, one after the other
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 test-unit: setup ## Run what needs no server: under a minute
 	$(BIN)/python -m pytest -n auto -m "not slow and not postgres" tests/unit tests/architecture
