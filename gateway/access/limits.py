@@ -32,11 +32,12 @@ class Allowance(NamedTuple):
 
 
 class _Bucket:
-    __slots__ = ("at_s", "quota", "rate_per_s", "tokens")
+    __slots__ = ("at_s", "quota", "rate_per_s", "tokens", "window_s")
 
     def __init__(self, rate_per_s: float, at_s: float) -> None:
         self.rate_per_s = rate_per_s
         self.quota = max(1, math.ceil(rate_per_s))
+        self.window_s = math.ceil(self.quota / rate_per_s)
         self.tokens: float = self.quota
         self.at_s = at_s
 
@@ -68,12 +69,8 @@ class RateLimits:
         bucket = self._refilled(caller, now_s)
         if bucket is None:
             return None
-        return Allowance(
-            quota=bucket.quota,
-            window_s=math.ceil(bucket.quota / bucket.rate_per_s),
-            remaining=int(bucket.tokens),
-            reset_s=math.ceil((bucket.quota - bucket.tokens) / bucket.rate_per_s),
-        )
+        reset_s = math.ceil((bucket.quota - bucket.tokens) / bucket.rate_per_s)
+        return Allowance(bucket.quota, bucket.window_s, int(bucket.tokens), reset_s)
 
     def take(self, caller: Caller, now_s: float) -> None:
         """

@@ -1,5 +1,6 @@
 """Who sent a request: the caller that authorization found."""
 
+import functools
 import time
 from typing import Annotated, Any
 
@@ -20,10 +21,16 @@ def limit_headers(caller: Caller, limits: RateLimits) -> list[tuple[bytes, bytes
     left = limits.look(caller, time.monotonic())
     if left is None:
         return []
+    quota, window_s, remaining, reset_s = left
     return [
-        (b"ratelimit-policy", b'"requests";q=%d;w=%d' % (left.quota, left.window_s)),
-        (b"ratelimit", b'"requests";r=%d;t=%d' % (left.remaining, left.reset_s)),
+        (b"ratelimit-policy", _policy(quota, window_s)),
+        (b"ratelimit", b'"requests";r=%d;t=%d' % (remaining, reset_s)),
     ]
+
+
+@functools.lru_cache(maxsize=256)
+def _policy(quota: int, window_s: int) -> bytes:
+    return b'"requests";q=%d;w=%d' % (quota, window_s)
 
 
 async def _caller(request: Request) -> Caller:

@@ -1,5 +1,6 @@
 """Keys: what they look like, who shows one, and what they allow."""
 
+import hmac
 import re
 import statistics
 import time
@@ -217,3 +218,12 @@ async def test_how_long_a_refusal_takes_says_nothing_about_the_key() -> None:
     medians_s = {shown: statistics.median(taken_s) for shown, taken_s in times_s.items()}
     spread = max(medians_s.values()) / min(medians_s.values())
     assert spread < 1.25, medians_s
+
+
+@pytest.mark.parametrize("length", [1, 32, 63, 64, 65, 200])
+def test_what_is_stored_is_the_hmac_of_the_key(length: int) -> None:
+    """The keyed hash is HMAC-SHA-256 as the standard library has it, for secrets of any length."""
+    secret = bytes(range(length))
+    for text in ("", "k", new_key().text, "é" * 100, "\udcff"):
+        wanted = hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256")
+        assert Pepper(secret).digest(text) == wanted
