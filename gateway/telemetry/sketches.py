@@ -9,6 +9,7 @@ Source: Masson, Rim, Lee, "DDSketch: A Fast and Fully-Mergeable Quantile Sketch 
 Relative-Error Guarantees" (2019).
 """
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ RELATIVE_ACCURACY = 0.008
 SHORTEST_S = 1e-6
 """What is shorter counts as this, so that clock noise needs no bins of its own."""
 
+_RANK_ERROR = 1e-6
 _MAPPING = LogarithmicMapping(RELATIVE_ACCURACY)
 _FRAME = struct.Struct("<BdI")  # length of the name, sum in seconds, length of the sketch
 
@@ -71,15 +73,19 @@ class Latencies:
 
     def quantile_s(self, share: float) -> float | None:
         """
-        Return the duration that `share` of them do not exceed, in seconds; None if there are none.
+        Return the shortest duration that at least `share` of them do not exceed, in seconds; None
+        if there are none.
 
-        The rank is that of the library: share × (count - 1), rounded down.
+        That is the nearest rank, rounded up: the p99 of a few durations is the longest of them.
+
+        Source: numpy.quantile, method "inverted_cdf" (Hyndman and Fan's first).
         """
         count = float(self._counts.sum())
         if count == 0:
             return None
-        rank = int(share * (count - 1))
-        place = int(np.searchsorted(np.cumsum(self._counts), rank, side="right"))
+        # 0.07 × 100 is a rounding error more than 7.
+        rank = max(1, math.ceil(share * count - _RANK_ERROR))
+        place = int(np.searchsorted(np.cumsum(self._counts), rank))
         value: float = _MAPPING.value(self._offset + min(place, len(self._counts) - 1))
         return value
 

@@ -41,8 +41,35 @@ def test_quantiles_of_merged_sketches_are_within_one_percent(parts: int) -> None
         assert found.count == len(values)
         assert found.mean_s == pytest.approx(sum(values) / len(values))
         for share in (0.0, 0.5, 0.9, 0.99, 0.999, 1.0):
-            exact = float(np.quantile(values, share, method="lower"))
+            exact = float(np.quantile(values, share, method="inverted_cdf"))
             assert found.quantile_s(share) == pytest.approx(exact, rel=0.01)
+
+
+@pytest.mark.parametrize("count", [*range(1, 41), 99, 100, 101, 200, 500, 999, 1000])
+def test_percentiles_of_few_durations_are_nearest_ranks_upwards(count: int) -> None:
+    """From one sample to a thousand: numpy's inverted_cdf, and p99 is never below the median."""
+    draw = random.Random(count)
+    values = [draw.lognormvariate(-4, 2.0) for _ in range(count)]
+    sketch = LatencySketch()
+    for value in values:
+        sketch.add(value)
+    found: dict[str, Latencies] = {}
+    merge_packed(pack({"total": sketch}), found)
+    for share in (0.0, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0):
+        exact = float(np.quantile(values, share, method="inverted_cdf"))
+        assert found["total"].quantile_s(share) == pytest.approx(exact, rel=0.01), share
+
+
+def test_the_p99_of_two_durations_is_the_longer_one() -> None:
+    """2 ms and 1.2 s: the p50 is the shorter, the p99 the longer, the mean between them."""
+    sketch = LatencySketch()
+    for duration_s in (0.002, 1.2):
+        sketch.add(duration_s)
+    found: dict[str, Latencies] = {}
+    merge_packed(pack({"total": sketch}), found)
+    assert found["total"].quantile_s(0.5) == pytest.approx(0.002, rel=0.01)
+    assert found["total"].quantile_s(0.99) == pytest.approx(1.2, rel=0.01)
+    assert found["total"].mean_s == pytest.approx(0.601)
 
 
 def test_a_stored_sketch_is_the_library_s() -> None:
