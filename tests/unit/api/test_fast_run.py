@@ -268,6 +268,7 @@ CASES: dict[str, tuple[bytes, str, str | None, int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_pieces", [False, True], ids=["length", "chunked"])
 async def test_both_ways_answer_alike(ways: Ways, in_pieces: bool) -> None:
     """Status, headers and body are the same by either way, whatever is sent."""

@@ -41,6 +41,7 @@ def _script(module: object, *arguments: object, prefix: tuple[str, ...] = ()) ->
     return finished.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "shape", "classes_before"),
     # Channels first: the file is published as it is; last: with a Cast in front of its graph.

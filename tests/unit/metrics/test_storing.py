@@ -102,6 +102,7 @@ async def test_filters_choose_rows(database: Database) -> None:
         assert _requests(answer) == count
 
 
+@pytest.mark.slow
 async def test_rolling_up_and_deleting_change_no_answer(database: Database) -> None:
     """Counts and percentiles of whole days are the same from minutes, hours and days."""
     gateway = _Gateway(database, "a")

@@ -86,6 +86,7 @@ def test_the_simulation_judges_as_the_product_does(strategy: Strategy, last: boo
     assert {Outcome.FAILED, Outcome.INCONCLUSIVE} <= outcomes
 
 
+@pytest.mark.slow
 def test_equal_versions_are_seldom_rolled_back_and_bad_ones_always() -> None:
     """In a small simulation at most 5 % of A/A are rolled back, and all failing versions."""
     chain = PLANS["half"]
