@@ -32,7 +32,8 @@ def main() -> None:
     table: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     notable: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        environment = {"MAX_VALIDATIONS": "2", "MAX_UPLOADS": "8", "LOG_LEVEL": "error"}
+        limits = {"MAX_VALIDATIONS": "2", "MAX_UPLOADS": "8"}
+        environment = {**limits, "LOG_LEVEL": "error", "LOG_FORMAT": "console"}
         with running_gateway(Path(folder), environment=environment) as gateway:
 
             def check(item: tuple[int, tuple[str, str, bytes]]) -> None:

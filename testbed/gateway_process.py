@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import psutil
 
-_READY = re.compile(r"^Ready: (https?://\S+)/docs")
+_READY = re.compile(r'^Ready: (https?://\S+)/docs|^{"url": "(https?://[^"]+)", "event": "ready"')
 START_TIMEOUT_S = 60.0
 LINE_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 40.0
@@ -90,7 +90,7 @@ class GatewayProcess:
                 self.output.append(line)
                 self._printed.notify_all()
             if found := _READY.match(line):
-                self._ready.put(found[1])
+                self._ready.put(found[1] or found[2])
         self._ready.put(None)
 
     @property

@@ -4,7 +4,8 @@ The command line. Each module beside this one holds the commands of one subject.
     audit.py     audit
     client.py    how the others reach a gateway
     keys.py      keys create, list, revoke, rotate
-    models.py    register, models, versions, load, unload, run, alias, delete
+    models.py    register, models, versions, load, unload, run, alias, delete; their tables in
+                 model_tables.py
     metrics.py   metrics, metrics compare
     replay.py    replay, recordings
     rollouts.py  rollout create, list, watch, promote, rollback, pause, resume, history, samples
@@ -29,7 +30,7 @@ from gateway.cli.rollouts import rollout_app
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -79,7 +80,11 @@ def serve_command(
         ),
     ] = False,
 ) -> None:
-    """Serve the REST interface; starts an embedded Triton unless TRITON_URLS is set."""
+    """
+    Serve the REST interface.
+
+    An embedded Triton is started unless TRITON_URLS names others.
+    """
     _keep_grpc_quiet()
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
@@ -97,7 +102,7 @@ def worker_command(number: int, channel: int, handover: int) -> None:
 
 @app.command("setup-triton")
 def setup_triton_command() -> None:
-    """Install the Triton server that `serve` runs, if it is missing."""
+    """Install the Triton server that `serve` runs."""
     from gateway.cli import setup_triton  # noqa: PLC0415 - see above
 
     setup_triton.run_setup_triton()
@@ -107,18 +112,24 @@ def setup_triton_command() -> None:
 def doctor_command(
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
 ) -> None:
-    """Tell what is wrong with this machine and how to mend it; exit code 1 if something is."""
+    """
+    Say what is wrong with this machine, and the fix.
+
+    The exit code is 1 if something is.
+    """
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
     serving.run_doctor(as_json=json)
 
 
 @app.command("settings")
-def settings_command() -> None:
+def settings_command(
+    json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
+) -> None:
     """Print every setting as a Markdown table."""
     from gateway.cli import serving  # noqa: PLC0415 - see above
 
-    serving.print_settings()
+    serving.print_settings(as_json=json)
 
 
 def _keep_grpc_quiet() -> None:
@@ -158,7 +169,11 @@ def tune_command(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
 ) -> None:
-    """Search for a better Triton configuration of a model, by measuring on this machine."""
+    """
+    Search for a better configuration by measuring.
+
+    Instances, threads and batches of a model, on this machine.
+    """
     _keep_grpc_quiet()
     from gateway.cli import tuning  # noqa: PLC0415 - see above
 

@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from gateway.cli.client import DEFAULT_URL, AsJson, Key, Url, console, gateway_at
+from gateway.cli.client import AsJson, Key, Url, console, gateway_at, make_table
 
 _DETAILS_LENGTH = 80
 
@@ -22,7 +21,7 @@ def audit_command(
     after: Annotated[int, typer.Option("--after", min=0, help="Only rows after this id.")] = 0,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 1000,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """Show who changed what, from where; with --json one object a line."""
@@ -41,12 +40,15 @@ def audit_command(
     if as_json:
         sys.stdout.write("".join(orjson.dumps(entry).decode() + "\n" for entry in entries))
         return
-    table = Table("ID", "AT", "WHO", "FROM", "WHAT", "OUTCOME", "MODEL", "DETAILS")
+    if not entries:
+        console().print("Nothing was changed by such a call.")
+        return
+    table = make_table("ID", "AT", "WHO", "FROM", "WHAT", "OUTCOME", "MODEL", "DETAILS")
     for entry in entries:
         details = ", ".join(f"{name}={value}" for name, value in entry["details"].items())
         table.add_row(
             str(entry["id"]),
-            entry["at"][:19],
+            entry["at"][:19].replace("T", " "),
             Text(entry["actor"]),
             entry["source"],
             entry["action"],

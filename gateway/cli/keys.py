@@ -3,10 +3,9 @@
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from gateway.cli.client import DEFAULT_URL, AsJson, Key, Url, console, gateway_at, show_json
+from gateway.cli.client import AsJson, Key, Url, console, gateway_at, make_table, show_json
 
 keys_app = typer.Typer(
     no_args_is_help=True, help="Keys: who may ask this gateway for what.", rich_markup_mode=None
@@ -36,7 +35,7 @@ def create_command(
         bool, typer.Option("--batch", help="Its runs wait while others have some.")
     ] = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """Make a key. It is printed this once and stored nowhere."""
@@ -55,14 +54,19 @@ def create_command(
 
 
 @keys_app.command("list")
-def list_command(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def list_command(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List the keys, the revoked and expired ones too."""
     with gateway_at(url, key) as gateway:
         keys = gateway.call("GET", "/api/v1/keys")
     if as_json:
         show_json(keys)
         return
-    table = Table("NAME", "ID", "ROLE", "MODELS", "STATE", "EXPIRES", "LIMITS", "CREATED BY")
+    if not keys:
+        console().print("No keys. To make one: gateway keys create NAME --role infer")
+        return
+    table = make_table(
+        "NAME", "ID", "ROLE", "MODELS", "STATE", "EXPIRES", "LIMITS", "CREATED BY", whole=("ID",)
+    )
     for each in keys:
         table.add_row(
             Text(each["name"]),
@@ -70,7 +74,7 @@ def list_command(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = Non
             each["role"],
             Text(", ".join(each["models"]) or "*"),
             each["state"],
-            (each["expires_at"] or "-")[:16],
+            (each["expires_at"] or "-")[:16].replace("T", " "),
             _limits(each),
             Text(each["created_by"]),
         )
@@ -78,9 +82,7 @@ def list_command(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = Non
 
 
 @keys_app.command("revoke")
-def revoke_command(
-    name: Name, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
-) -> None:
+def revoke_command(name: Name, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Put a key out of force, for good."""
     with gateway_at(url, key) as gateway:
         answer = gateway.call("DELETE", f"/api/v1/keys/{name}")
@@ -97,7 +99,7 @@ def rotate_command(
         float, typer.Option("--grace", min=0, help="How long the old one is good, in seconds.")
     ] = 86_400,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """Give a key another secret. It is printed this once; the old one is good for the grace."""

@@ -4,11 +4,9 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import httpx
 import typer
-from rich.table import Table
 
-from gateway.cli.client import AsJson, Key, Url, console, gateway_at, show_json
+from gateway.cli.client import AsJson, Key, Url, console, gateway_at, make_table, show_json
 
 Last = Annotated[str, typer.Option("--last", help="So long before now: 30m, 1h, 7d.")]
 _BARS = "▁▂▃▄▅▆▇█"
@@ -22,15 +20,16 @@ metrics_app = typer.Typer(
 @metrics_app.callback()
 def metrics_command(
     context: typer.Context,
-    url: Url = "http://127.0.0.1:3000",
+    url: Url = None,
     key: Key = None,
     last: Last = "1h",
     model: Annotated[list[str] | None, typer.Option("--model", help="Only this model.")] = None,
     endpoint: Annotated[list[str] | None, typer.Option("--endpoint", help="Only this one.")] = None,
     by: Annotated[str, typer.Option("--by", help="What is told apart.")] = "endpoint,model,version",
     form: Annotated[str, typer.Option("--format", help="table, json, csv or parquet.")] = "table",
+    as_json: AsJson = False,
 ) -> None:
-    """Show requests, errors and durations of a time, with their course as a sparkline."""
+    """Show requests, errors and durations."""
     if context.invoked_subcommand is not None:
         return
     asked: dict[str, Any] = {
@@ -39,17 +38,31 @@ def metrics_command(
         "model": model or [],
         "endpoint": endpoint or [],
     }
-    if form in {"csv", "parquet"}:
-        _raw(url, key, {**asked, "format": form})
-        return
+    if as_json:
+        form = "json"
+    if form not in {"table", "json", "csv", "parquet"}:
+        raise typer.BadParameter(
+            f"table, json, csv or parquet, not {form!r}", param_hint="--format"
+        )
     with gateway_at(url, key) as gateway:
+        if form in {"csv", "parquet"}:
+            raw = gateway.read("GET", "/api/v1/metrics", params={**asked, "format": form})
+            sys.stdout.buffer.write(raw)
+            return
         total = gateway.call("GET", "/api/v1/metrics", params={**asked, "step": "all"})
         if form == "json":
             show_json(total)
             return
         course = gateway.call("GET", "/api/v1/metrics", params=asked)
+    if not total["rows"]:
+        console().print(f"No requests in the last {last}.", markup=False)
     columns = total["group_by"]
-    table = Table(*columns, "requests", "errors", "p50", "p90", "p99", "mean", "requests over time")
+    durations = ("p50", "p90", "p99", "mean")
+    table = make_table(
+        *columns,
+        *("requests", "errors", *durations, "requests over time"),
+        right=("requests", "errors", *durations),
+    )
     for row in total["rows"]:
         group = [row.get(column) for column in columns]
         counts = {
@@ -65,7 +78,8 @@ def metrics_command(
             *(milliseconds(row[f"{name}_s"]) for name in ("p50", "p90", "p99", "mean")),
             sparkline([counts.get(start, 0) for start in starts]),
         )
-    console().print(table)
+    if total["rows"]:
+        console().print(table)
     for gap in total["gaps"]:
         console().print(missing(gap))
 
@@ -75,12 +89,12 @@ def compare_command(
     model: Annotated[str, typer.Argument(help="The model.")],
     first: Annotated[int, typer.Argument(help="A version.")],
     second: Annotated[int, typer.Argument(help="Another version.")],
-    url: Url = "http://127.0.0.1:3000",
+    url: Url = None,
     key: Key = None,
     last: Last = "7d",
     as_json: AsJson = False,
 ) -> None:
-    """Show two versions of a model side by side: runs, errors, durations, stages."""
+    """Show two versions of a model side by side."""
     asked: dict[str, Any] = {
         "last": last,
         "step": "all",
@@ -96,7 +110,7 @@ def compare_command(
         return
     by_version = {row["version"]: row for row in answer["rows"]}
     left, right = by_version.get(first, {}), by_version.get(second, {})
-    table = Table(model, f"version {first}", f"version {second}", "second / first")
+    table = make_table(model, f"version {first}", f"version {second}", "second / first")
     for name, shown in (("requests", str), ("error_share", "{:.2%}".format)):
         table.add_row(name, *(shown(row[name]) if row else "none" for row in (left, right)), "")
     stages = ("", "queue_", "decode_", "infer_")
@@ -128,16 +142,3 @@ def sparkline(values: Sequence[float]) -> str:
 def milliseconds(duration_s: float | None) -> str:
     """Write a duration for people."""
     return "" if duration_s is None else f"{duration_s * 1000:.1f} ms"
-
-
-def _raw(url: str, key: str | None, asked: dict[str, Any]) -> None:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        response = httpx.get(f"{url}/api/v1/metrics", params=asked, headers=headers, timeout=300.0)
-    except httpx.TransportError as error:
-        sys.stderr.write(f"No gateway answers at {url}: {error}\n")
-        raise SystemExit(1) from None
-    if response.is_error:
-        sys.stderr.write(response.text + "\n")
-        raise SystemExit(1)
-    sys.stdout.buffer.write(response.content)

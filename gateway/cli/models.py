@@ -10,19 +10,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.client import (
-    DEFAULT_URL,
     AsJson,
     Key,
     Url,
     console,
     gateway_at,
+    make_table,
     show_json,
 )
 from gateway.cli.configured import fail
+from gateway.cli.model_tables import show_report, show_versions, states
 from gateway.converter.errors import ConverterError
 from gateway.converter.merged import in_one_file
 
@@ -52,10 +52,10 @@ def register_command(
     ] = None,
     load: Annotated[bool, typer.Option("--load", help="Load the version, too.")] = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
-    """Register an ONNX model: a new one, or the next version of one."""
+    """Register a model, or the next version of one."""
     fields = {}
     if labels is not None:
         fields["labels"] = labels.read_text(encoding="utf-8")
@@ -90,6 +90,7 @@ def register_command(
         out.print(Text(change))
     for warning in answer["warnings"]:
         out.print(Text(f"Warning: {warning}", style="yellow"))
+    out.print(f"Next: {_next_step(answer, loaded=load)}", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -103,21 +104,24 @@ def _one_file(model: Path) -> Iterator[Path]:
         yield whole
 
 
-def models_command(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
-    """List the models: versions, aliases, what is loaded where."""
+def models_command(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """List the models."""
     with gateway_at(url, key) as gateway:
         models = gateway.call("GET", "/api/v1/models")
     if as_json:
         show_json(models)
         return
-    table = Table("MODEL", "VERSIONS", "ALIASES", "LOADED", "STATE")
+    if not models:
+        console().print("No models. To add one: gateway register MODEL.onnx --name NAME")
+        return
+    table = make_table("MODEL", "VERSIONS", "ALIASES", "LOADED", "STATE", whole=("MODEL",))
     for model in models:
         table.add_row(
             Text(model["name"]),
             ", ".join(map(str, model["versions"])),
             Text(", ".join(f"{a}={v}" for a, v in sorted(model["aliases"].items()))),
             ", ".join(map(str, model["loaded"])) or "-",
-            Text(_states(model)),
+            Text(states(model)),
         )
     console().print(table)
 
@@ -128,37 +132,53 @@ def versions_command(
         int | None, typer.Argument(min=1, help="One version: its validation report.")
     ] = None,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
-    """List the versions of a model, or show one with its validation report."""
+    """List a model's versions, or show one with its report."""
     path = f"/api/v1/models/{name}/versions"
     with gateway_at(url, key) as gateway:
         answer = gateway.call("GET", path if version is None else f"{path}/{version}")
     if as_json:
         show_json(answer)
     elif version is None:
-        _show_versions(answer)
+        show_versions(answer)
     else:
-        _show_report(answer)
+        show_report(answer)
 
 
 def load_command(
-    name: Name, version: Version = None, url: Url = DEFAULT_URL, key: Key = None
+    name: Name,
+    version: Version = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
-    """Load a model's champion, or one version, and wait until it is ready."""
+    """Load a model, and wait until it is ready."""
     with gateway_at(url, key) as gateway:
         gateway.call("POST", "/api/v1/load", params=_pin(name, version))
-    console().print(f"{name} is loaded", markup=False)
+    _tell(
+        {"name": name, "version": version, "loaded": True},
+        _what(name, version) + " is loaded",
+        as_json,
+    )
 
 
 def unload_command(
-    name: Name, version: Version = None, url: Url = DEFAULT_URL, key: Key = None
+    name: Name,
+    version: Version = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Unload a model, or one version of it."""
     with gateway_at(url, key) as gateway:
         gateway.call("POST", "/api/v1/unload", params=_pin(name, version))
-    console().print(f"{name} is unloaded", markup=False)
+    _tell(
+        {"name": name, "version": version, "loaded": False},
+        _what(name, version) + " is unloaded",
+        as_json,
+    )
 
 
 def run_command(
@@ -169,7 +189,7 @@ def run_command(
     top_k: Annotated[int, typer.Option("--top", min=1, max=1000, help="How many classes.")] = 5,
     softmax: Annotated[bool, typer.Option(help="Turn logits into probabilities.")] = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """Classify an image."""
@@ -182,7 +202,7 @@ def run_command(
     if as_json:
         show_json(answer)
         return
-    table = Table("CATEGORY", "LABEL", "SCORE")
+    table = make_table("CATEGORY", "LABEL", "SCORE", right=("SCORE",))
     for score in answer["scores"]:
         table.add_row(score["category"], Text(score["label"] or "-"), f"{score['score']:.6g}")
     console().print(table)
@@ -194,7 +214,8 @@ def alias_command(
     version: Annotated[
         int | None, typer.Argument(min=1, help="The version it is to name; none deletes it.")
     ] = None,
-    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """Move an alias to a version, or delete it."""
@@ -205,24 +226,29 @@ def alias_command(
         else:
             gateway.call("PUT", path, json={"version": version})
     where = "is deleted" if version is None else f"names version {version}"
-    console().print(f"{alias} of {name} {where}", markup=False)
+    _tell({"name": name, "alias": alias, "version": version}, f"{alias} of {name} {where}", as_json)
 
 
 def delete_command(
     name: Name,
     version: Version = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+    url: Url = None,
     key: Key = None,
 ) -> None:
-    """Delete a version, or a model with all its versions. What an alias or a load holds stays."""
-    what = name if version is None else f"version {version} of {name}"
+    """
+    Delete a version, or a whole model.
+
+    What an alias, a load or a rollout holds is not deleted.
+    """
+    what = _what(name, version)
     if not yes:
         typer.confirm(f"Delete {what} for good?", abort=True)
     path = f"/api/v1/models/{name}" + ("" if version is None else f"/versions/{version}")
     with gateway_at(url, key) as gateway:
         gateway.call("DELETE", path)
-    console().print(f"{what} is deleted", markup=False)
+    _tell({"name": name, "version": version, "deleted": True}, f"{what} is deleted", as_json)
 
 
 def _progress(*, as_json: bool) -> Progress:
@@ -238,55 +264,24 @@ def _progress(*, as_json: bool) -> Progress:
     )
 
 
+def _what(name: str, version: int | None) -> str:
+    return name if version is None else f"version {version} of {name}"
+
+
+def _tell(done: dict[str, Any], sentence: str, as_json: bool) -> None:
+    if as_json:
+        show_json(done)
+    else:
+        console().print(sentence, markup=False)
+
+
+def _next_step(registered: dict[str, Any], *, loaded: bool) -> str:
+    """Say what to type now that a version is registered."""
+    name, version = registered["name"], registered["version"]
+    if version > 1:
+        return f"gateway rollout create {name} {version}"
+    return f"gateway run {name} IMAGE" if loaded else f"gateway load {name}"
+
+
 def _pin(name: str, version: int | None) -> dict[str, Any]:
     return {"name": name} | ({} if version is None else {"version": version})
-
-
-def _states(model: dict[str, Any]) -> str:
-    """Sum the states of the loaded versions up over the replicas."""
-    shown = []
-    for number in model["loaded"]:
-        states = [replica[str(number)] for replica in model["replicas"].values()]
-        ready = sum(state["state"] == "READY" for state in states)
-        reason = next((state["reason"] for state in states if state["reason"]), "")
-        shown.append(f"{number}: {ready}/{len(states)} ready {reason}".strip())
-    return "; ".join(shown)
-
-
-def _show_versions(versions: list[dict[str, Any]]) -> None:
-    table = Table("VERSION", "ALIASES", "LOADED", "SIZE", "CREATED", "SOURCE", "DIGEST")
-    for version in versions:
-        table.add_row(
-            str(version["version"]),
-            Text(", ".join(version["aliases"])),
-            "yes" if version["loaded"] else "-",
-            f"{version['size_bytes'] / 1e6:.1f} MB",
-            version["created_at"][:19],
-            version["source"],
-            version["digest"][:19],
-        )
-    console().print(table)
-
-
-def _show_report(version: dict[str, Any]) -> None:
-    out = console()
-    out.print(f"{version['name']} version {version['version']}, {version['digest']}", markup=False)
-    for change in version["changes"]:
-        out.print(Text(change))
-    if version["changes"]:
-        out.print(f"Made of {version['source_digest']}", markup=False)
-    report = version["validation"]
-    if report is None:
-        out.print("It was not uploaded here: there is no validation report.")
-        return
-    out.print(f"Validated for {report['runtime']}", markup=False)
-    table = Table("STAGE", "RESULT", "TOOK", "FOUND")
-    for stage in report["stages"]:
-        found = stage["detail"] or ", ".join(
-            f"{key}={value}" for key, value in stage["facts"].items() if key != "signature"
-        )
-        result = "passed" if stage["ok"] else stage["code"]
-        table.add_row(stage["name"], result, f"{stage['took_s']:.2f} s", Text(found))
-    out.print(table)
-    for warning in report["warnings"]:
-        out.print(Text(f"Warning: {warning}", style="yellow"))

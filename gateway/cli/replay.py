@@ -8,7 +8,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from gateway.cli.client import (
-    DEFAULT_URL,
     AsJson,
     GatewayClient,
     Key,
@@ -22,7 +21,7 @@ from gateway.cli.rollout_picture import coloured, metrics_table
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 
 _LOOK_EVERY_S = 0.5
-_EXIT_CODES = {"Failed": 2, "Inconclusive": 3}
+_EXIT_CODES = {"Failed": 4, "Inconclusive": 3}
 
 
 def replay_command(
@@ -33,13 +32,13 @@ def replay_command(
     ] = None,
     min_samples: Annotated[int, typer.Option(help="Fewer requests decide nothing.")] = 100,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """
     Ask a version, and the champion, what was recorded, and compare them as a shadow does.
 
-    Exit code 2: the version is worse than tolerated. 3: too little was recorded to tell.
+    Exit code 4: the version is worse than tolerated. 3: too little was recorded to tell.
     """
     body = {"version": version, "images": images, "min_samples": min_samples}
     with gateway_at(url, key) as gateway:
@@ -60,7 +59,7 @@ def recordings_command(
     model: Model,
     delete: Annotated[bool, typer.Option("--delete", help="Delete all of them.")] = False,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """Show what is recorded of a model, or delete it."""

@@ -3,9 +3,12 @@
 from typing import Any
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from gateway.cli.client import make_table
 
 _COLOURS = {
     "Successful": "green",
@@ -30,7 +33,8 @@ def picture(state: dict[str, Any]) -> Group:
     dropped = state["shadow_dropped"]
     return Group(
         head,
-        ProgressBar(total=100, completed=value, width=60),
+        # A bar alone ends no line.
+        Padding(ProgressBar(total=100, completed=value, width=60), (0, 0, 1, 0)),
         metrics_table(verdict),
         Text(last),
         Text(state["reason"], style="dim"),
@@ -42,13 +46,13 @@ def picture(state: dict[str, Any]) -> Group:
 
 def metrics_table(verdict: dict[str, Any] | None) -> Table:
     """Draw what a check says of each metric."""
-    table = Table("metric", "champion", "challenger", "tolerated", "samples", "verdict")
+    table = make_table("METRIC", "CHAMPION", "CHALLENGER", "TOLERATED", "SAMPLES", "VERDICT")
     for metric in verdict["metrics"] if verdict else []:
         table.add_row(
             metric["metric"],
-            _number(metric["champion"]),
-            _number(metric["challenger"]),
-            _number(metric["tolerated"]),
+            _measured(metric["metric"], metric["champion"]),
+            _measured(metric["metric"], metric["challenger"]),
+            _tolerated(metric["metric"], metric["tolerated"]),
             f"{metric['challenger_samples']:,}",
             coloured(metric["outcome"]),
         )
@@ -62,8 +66,17 @@ def _forecast(state: dict[str, Any]) -> str:
     return f"Due about {state['due_at'][:16]} UTC." if state["due_at"] else ""
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+def _measured(metric: str, value: float | None) -> str:
+    """Write a value with its unit: latencies come in seconds, everything else as a share."""
+    if value is None:
+        return "–"
+    return f"{value * 1000:.4g} ms" if metric == "latency" else f"{value:.4g}"
+
+
+def _tolerated(metric: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:+.0%}" if metric == "latency" else f"{value:.4g}"
 
 
 def coloured(word: str) -> Text:

@@ -8,17 +8,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.client import (
-    DEFAULT_URL,
     AsJson,
     GatewayClient,
     Key,
     Url,
     console,
     gateway_at,
+    make_table,
     show_json,
 )
 from gateway.cli.rollout_picture import coloured, picture
@@ -31,7 +30,8 @@ Model = Annotated[str, typer.Argument(help="The model's name.")]
 RolloutId = Annotated[str, typer.Argument(help="The rollout's id, or a model: its newest one.")]
 
 _ENDED = {"Succeeded", "Failed"}
-_EXIT_CODES = {"Failed": 2, "Waiting": 3}
+# Not 2: a mistyped command ends with it.
+_EXIT_CODES = {"Failed": 4, "Waiting": 3}
 
 
 @rollout_app.command("create")
@@ -49,7 +49,7 @@ def create_command(
     deadline_s: Annotated[float, typer.Option(help="An undecided step waits then.")] = 86_400.0,
     auto_promote: Annotated[bool, typer.Option(help="Promote without a human.")] = True,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """Begin a rollout of a version."""
@@ -79,13 +79,13 @@ def watch_command(
         bool, typer.Option("--through-waiting", help="Go on while it waits.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line for each change.")] = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """
     Draw weight, samples and verdicts until it ends or waits.
 
-    Exit code 2: it failed. 3: it waits, for evidence (and then goes on by itself) or for a human.
+    Exit code 4: it failed. 3: it waits, for evidence (and then goes on by itself) or for a human.
     """
     phase, revision = "", None
     with gateway_at(url, key) as gateway, contextlib.ExitStack() as stack:
@@ -117,7 +117,7 @@ def _looks(
 
 @rollout_app.command("promote")
 def promote_command(
-    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+    rollout: RolloutId, as_json: AsJson = False, url: Url = None, key: Key = None
 ) -> None:
     """Promote the challenger now, whatever the evidence."""
     _command("promote", rollout, url, key, as_json=as_json)
@@ -128,7 +128,7 @@ def rollback_command(
     rollout: RolloutId,
     reason: Annotated[str, typer.Option(help="Why.")] = "Rolled back by a human.",
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """Give all traffic to the champion, at once."""
@@ -137,15 +137,15 @@ def rollback_command(
 
 @rollout_app.command("pause")
 def pause_command(
-    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+    rollout: RolloutId, as_json: AsJson = False, url: Url = None, key: Key = None
 ) -> None:
-    """Hold the current step; it still rolls back if it fails."""
+    """Hold the step; a failure still rolls back."""
     _command("pause", rollout, url, key, as_json=as_json)
 
 
 @rollout_app.command("resume")
 def resume_command(
-    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+    rollout: RolloutId, as_json: AsJson = False, url: Url = None, key: Key = None
 ) -> None:
     """Go on after a pause or a wait."""
     _command("resume", rollout, url, key, as_json=as_json)
@@ -153,7 +153,7 @@ def resume_command(
 
 @rollout_app.command("skip-step")
 def skip_step_command(
-    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+    rollout: RolloutId, as_json: AsJson = False, url: Url = None, key: Key = None
 ) -> None:
     """Go to the next step now, whatever the evidence."""
     _command("skip-step", rollout, url, key, as_json=as_json)
@@ -161,29 +161,32 @@ def skip_step_command(
 
 @rollout_app.command("samples")
 def samples_command(
-    rollout: RolloutId, as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None
+    rollout: RolloutId, as_json: AsJson = False, url: Url = None, key: Key = None
 ) -> None:
-    """Show requests that the two versions answered differently, the newest first."""
+    """Show requests that both answered differently."""
     with gateway_at(url, key) as gateway:
         found = _find(gateway, rollout)
         samples = gateway.call("GET", f"/api/v1/rollouts/{found}/samples")
     if as_json:
         show_json(samples)
         return
-    table = Table("request", "champion", "challenger", "image", "kept")
+    if not samples:
+        console().print("No request was answered differently so far.")
+        return
+    table = make_table("REQUEST", "CHAMPION", "CHALLENGER", "KEPT", "IMAGE", whole=("REQUEST",))
     for each in samples:
         table.add_row(
             each["request_id"],
             each["champion"]["category"],
             each["challenger"]["category"],
-            each["image_digest"],
             "yes" if each["image_kept"] else "no",
+            each["image_digest"],
         )
     console().print(table)
 
 
 @rollout_app.command("list")
-def list_command(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def list_command(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Show the rollouts that have not ended."""
     with gateway_at(url, key) as gateway:
         rollouts = gateway.call("GET", "/api/v1/rollouts", params={"limit": 10_000})
@@ -194,7 +197,7 @@ def list_command(as_json: AsJson = False, url: Url = DEFAULT_URL, key: Key = Non
 def history_command(
     model: Annotated[str | None, typer.Argument(help="A model; without one, all.")] = None,
     as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     key: Key = None,
 ) -> None:
     """Show rollouts, the newest first."""
@@ -208,7 +211,12 @@ def _list(rollouts: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         show_json(rollouts)
         return
-    table = Table("id", "model", "versions", "phase", "weight", "created", "why")
+    if not rollouts:
+        console().print("No rollouts. To begin one: gateway rollout create MODEL VERSION")
+        return
+    table = make_table(
+        "ID", "MODEL", "VERSIONS", "PHASE", "WEIGHT", "CREATED", "WHY", whole=("ID",)
+    )
     for each in rollouts:
         table.add_row(
             each["id"],
@@ -216,14 +224,14 @@ def _list(rollouts: list[dict[str, Any]], *, as_json: bool) -> None:
             f"{each['champion']} → {each['challenger']}",
             coloured(each["phase"]),
             f"{each['weight']:g}",
-            each["created_at"][:19],
+            each["created_at"][:16].replace("T", " "),
             each["reason"],
         )
     console().print(table)
 
 
 def _command(
-    name: str, rollout: str, url: str, key: str | None, *, as_json: bool, **parameters: str
+    name: str, rollout: str, url: str | None, key: str | None, *, as_json: bool, **parameters: str
 ) -> None:
     with gateway_at(url, key) as gateway:
         found = _find(gateway, rollout)

@@ -1,10 +1,11 @@
 """`gateway serve`, `doctor` and `settings`: what runs on the machine itself."""
 
 import asyncio
-import base64
+import shlex
 import socket
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -13,9 +14,10 @@ from rich.console import Console
 
 from gateway.access.opening import NotSafe
 from gateway.app import create_app
+from gateway.cli.client import show_json
 from gateway.cli.configured import fail, read_settings
 from gateway.cli.doctor import examine, show
-from gateway.cli.settings_table import settings_table
+from gateway.cli.settings_table import settings_list, settings_table
 from gateway.cli.setup_triton import ensure_triton
 from gateway.control_plane import LocalControlPlane
 from gateway.demo import DEMO_MODEL, SAMPLE
@@ -91,26 +93,35 @@ def run_doctor(*, as_json: bool) -> None:
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
 
 
-def print_settings() -> None:
-    """Print every setting as a Markdown table."""
+def print_settings(*, as_json: bool) -> None:
+    """Print every setting: as a Markdown table, or its description and default as JSON."""
+    if as_json:
+        show_json(settings_list())
+        return
     Console(soft_wrap=True, highlight=False).print(settings_table(), markup=False, end="")
 
 
 def _welcome(settings: Settings, port: int, *, demo: bool) -> None:
-    """Say where the server is, and give a line to paste that works."""
+    """Say where the server is; to a person also a line to paste that works."""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
     url = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
+    if settings.log_format != "console" and not sys.stdout.isatty():
+        # Whoever reads the log reads one JSON object a line.
+        log.info("ready", url=url)
+        return
     # Width is not cut: a line to be pasted must stay one line.
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\nReady: {url}/docs\n")
-    if settings.models_dir is None and demo:
-        image = base64.b64encode(SAMPLE.read_bytes()).decode()
+    if demo and settings.models_dir is None:
         console.print("Ask the demo model what it sees (a seven):\n")
-        body = f'{{"image": "{image}"}}'
-        console.print(
-            f"  curl -s {url}/api/v1/run/{DEMO_MODEL} -H 'Content-Type: application/json' "
-            f"-d '{body}'\n",
-            markup=False,
-        )
+        console.print(f"  {_question(url)}\n", markup=False)
     else:
         console.print(f"  curl -s {url}/api/v1/list\n", markup=False)
+
+
+def _question(url: str) -> str:
+    """Write the call that sends the demo's picture, as a line for a shell."""
+    here = SAMPLE.is_relative_to(Path.cwd())
+    picture = shlex.quote(str(SAMPLE.relative_to(Path.cwd()) if here else SAMPLE))
+    body = f'"{{\\"image\\": \\"$(base64 -w0 {picture})\\"}}"'
+    return f"curl -s {url}/api/v1/run/{DEMO_MODEL} -H 'Content-Type: application/json' -d {body}"

@@ -24,6 +24,18 @@ def settings_table() -> str:
     return _HEAD + "\n".join(rows) + "\n"
 
 
+def settings_list() -> list[dict[str, str]]:
+    """Describe every setting for scripts: its name, its default as text, what it is."""
+    return [
+        {
+            "name": name.upper(),
+            "default": _default(name, field).strip("`"),
+            "description": field.description or "",
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+
+
 def _default(name: str, field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "by the machine"

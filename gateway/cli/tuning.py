@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli.client import console, show_json
+from gateway.cli.client import console, make_table, show_json
 from gateway.cli.configured import fail, read_settings
 from gateway.converter.errors import ConverterError
 from gateway.errors import GatewayError
@@ -140,15 +140,14 @@ async def _tune(settings: Settings, repository: Path, wanted: Wanted) -> Tuning:
 def _table(tuning: Tuning) -> Table:
     """Make the table: the final rounds of the two first, then all others, best known first."""
     result = tuning.result
-    table = Table(title=f"{tuning.subject.name}, version {tuning.subject.version}")
-    table.add_column("candidate")
-    callers = result.figures[result.present].callers
-    for number in callers:
-        table.add_column(f"{number} at once: req/s", justify="right")
-        table.add_column("p99 ms", justify="right")
-    table.add_column("to present: req/s", justify="right")
-    table.add_column("p99", justify="right")
-    table.add_column("rounds", justify="right")
+    measured = [
+        heading
+        for number in result.figures[result.present].callers
+        for heading in (f"{number} at once: req/s", "p99 ms")
+    ]
+    measured += ["to present: req/s", "p99", "rounds"]
+    table = make_table("candidate", *measured, right=tuple(measured))
+    table.title = f"{tuning.subject.name}, version {tuning.subject.version}"
     base = result.final[result.present]
     for candidate, figures in result.final.items():
         what = "present" if candidate == result.present else "best found"

@@ -169,8 +169,7 @@ async def test_the_command_line_shows_what_is_stored(gateway: GatewayProcess) ->
     table = _cli(*asked, "--by", "model,status").splitlines()
     (shown,) = [line for line in table if "digits" in line and " 422 " in line]
     refused = by_group["digits", 422]
-    cells = [cell.strip() for cell in shown.split("│")]
-    assert cells[3:6] == [
+    assert re.split(r"\s{2,}", shown.strip())[2:5] == [
         str(refused["requests"]),
         "100.0%",
         f"{refused['p50_s'] * 1000:.1f} ms",
@@ -200,9 +199,9 @@ async def test_the_command_line_compares_two_versions(gateway: GatewayProcess) -
     lines = {
         cells[0]: cells[1:]
         for line in _cli(*asked).splitlines()
-        if len(cells := [cell.strip() for cell in line.strip("│┃").split("│")]) == 4
+        if (cells := re.split(r"\s{2,}", line.strip()))
     }
-    assert lines["requests"] == [str(first["requests"]), "7", ""]
+    assert lines["requests"] == [str(first["requests"]), "7"]
     for name in ("p99", "infer p50"):
         one, other = (row[f"{name.replace(' ', '_')}_s"] for row in (first, second))
         shown = [f"{one * 1000:.1f} ms", f"{other * 1000:.1f} ms", f"{other / one:.2f}"]

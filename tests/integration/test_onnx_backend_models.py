@@ -14,7 +14,8 @@ def test_what_onnx_tests_itself_with_is_taken_or_refused(tmp_path: Path) -> None
     """Registered and right, or refused with a code; never a 500; the server is ready at the end."""
     light = [model for model in models("light", 1) if model[1] in _CNNS]
     sample = [*light, *models("disk", 40), *models("node", 60)]
-    environment = {"MAX_VALIDATIONS": "2", "MAX_UPLOADS": "8", "LOG_LEVEL": "error"}
+    limits = {"MAX_VALIDATIONS": "2", "MAX_UPLOADS": "8"}
+    environment = {**limits, "LOG_LEVEL": "error", "LOG_FORMAT": "console"}
     with running_gateway(tmp_path, environment=environment) as gateway:
         turn = threading.Lock()
 

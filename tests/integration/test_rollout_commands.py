@@ -80,7 +80,7 @@ def test_every_command_does_what_it_says(gateway: GatewayProcess) -> None:
 
 
 def test_watch_draws_until_the_end(gateway: GatewayProcess) -> None:
-    """On a terminal the verdicts are drawn as they come; code 2 if it failed, 3 if it waits."""
+    """On a terminal the verdicts are drawn as they come; code 4 if it failed, 3 if it waits."""
     rollout = create(gateway, "flipped", strategy="shadow")
     leader, follower = pty.openpty()
     watching = subprocess.Popen(
@@ -108,7 +108,7 @@ def test_watch_draws_until_the_end(gateway: GatewayProcess) -> None:
     assert (code, json.loads(said)["phase"]) == (3, "Waiting")
     _json(gateway, "rollback", rollout)
     code, said = _rollout(gateway, "watch", rollout, "--json")
-    assert code == 2
+    assert code == 4
     assert json.loads(said)["phase"] == "Failed"
     samples = _json(gateway, "samples", "flipped")
     assert {sample["image_kept"] for sample in samples} == {False}

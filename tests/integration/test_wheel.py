@@ -128,7 +128,7 @@ def test_the_demo_answers_outside_of_the_repository(environment: Path, tmp_path:
     with subprocess.Popen(
         [environment / "bin/gateway", "serve", "--demo"],
         cwd=folder,
-        env={**inherited, "PORT": "0", "PYTHONUNBUFFERED": "1"},
+        env={**inherited, "PORT": "0", "PYTHONUNBUFFERED": "1", "LOG_FORMAT": "console"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
