@@ -24,7 +24,11 @@ def audit_command(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Show who changed what, from where; with --json one object a line."""
+    """
+    Show who changed what, and from where.
+
+    With --json it is one object a line.
+    """
     asked = {
         "start": start,
         "end": end,

@@ -38,7 +38,11 @@ def create_command(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Make a key. It is printed this once and stored nowhere."""
+    """
+    Make a key.
+
+    It is printed this once and stored nowhere.
+    """
     asked: dict[str, Any] = {
         "name": name,
         "role": role,
@@ -102,7 +106,11 @@ def rotate_command(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Give a key another secret. It is printed this once; the old one is good for the grace."""
+    """
+    Give a key another secret.
+
+    It is printed this once; the old one is good for the grace.
+    """
     with gateway_at(url, key) as gateway:
         answer = gateway.call("POST", f"/api/v1/keys/{name}/rotate", json={"grace_s": grace_s})
     _show_once(answer, as_json=as_json)

@@ -16,6 +16,7 @@ _COLOURS = {
     "Failed": "red",
     "Waiting": "yellow",
 }
+_TIMES = {"latency", "compute"}
 
 
 def picture(state: dict[str, Any]) -> Group:
@@ -67,16 +68,16 @@ def _forecast(state: dict[str, Any]) -> str:
 
 
 def _measured(metric: str, value: float | None) -> str:
-    """Write a value with its unit: latencies come in seconds, everything else as a share."""
+    """Write a value with its unit: times come in seconds, everything else as a share."""
     if value is None:
         return "–"
-    return f"{value * 1000:.4g} ms" if metric == "latency" else f"{value:.4g}"
+    return f"{value * 1000:.4g} ms" if metric in _TIMES else f"{value:.4g}"
 
 
 def _tolerated(metric: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:+.0%}" if metric == "latency" else f"{value:.4g}"
+    return f"{value:+.0%}" if metric in _TIMES else f"{value:.4g}"
 
 
 def coloured(word: str) -> Text:

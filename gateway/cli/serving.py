@@ -123,5 +123,5 @@ def _question(url: str) -> str:
     """Write the call that sends the demo's picture, as a line for a shell."""
     here = SAMPLE.is_relative_to(Path.cwd())
     picture = shlex.quote(str(SAMPLE.relative_to(Path.cwd()) if here else SAMPLE))
-    body = f'"{{\\"image\\": \\"$(base64 -w0 {picture})\\"}}"'
-    return f"curl -s {url}/api/v1/run/{DEMO_MODEL} -H 'Content-Type: application/json' -d {body}"
+    kind = "-H 'Content-Type: image/png'"
+    return f"curl -s {url}/api/v1/run/{DEMO_MODEL} {kind} --data-binary @{picture}"

@@ -26,11 +26,20 @@ _KINDS: tuple[tuple[_Test, str], ...] = (
         "a pointer of Git LFS, not the file itself. Fetch it: git lfs pull.",
     ),
     (
+        _begins(b"/annex/objects/"),
+        "a pointer of git-annex, not the file itself. Fetch it: git annex get.",
+    ),
+    (
         lambda head: head.lstrip().lower().startswith((b"<!doctype html", b"<html")),
         "an HTML page: the download gave a web page. Download the file itself.",
     ),
     (_begins(b"\x1f\x8b"), "a gzip archive. Unpack it: gunzip."),
     (_begins(b"\x28\xb5\x2f\xfd"), "a zstandard archive. Unpack it: unzstd."),
+    (_begins(b"\xfd7zXZ\x00"), "an xz archive. Unpack it: unxz."),
+    (
+        lambda head: head[257:262] == b"ustar",
+        "a tar archive. Unpack it and send the .onnx file in it.",
+    ),
     (_zip_with(b"data.pkl", b"/version"), f"a PyTorch checkpoint, without a graph. {_EXPORT}"),
     (_zip_with(b".npy"), "a NumPy archive (npz): arrays, not a model."),
     (_zip_with(b"metadata.json", b"config.json"), f"a Keras model. {_TF2ONNX}"),
@@ -54,6 +63,7 @@ _KINDS: tuple[tuple[_Test, str], ...] = (
         lambda head: head[:1] == b"\x0a" and (b"Placeholder" in head or b"Const" in head),
         f"a TensorFlow graph. {_TF2ONNX}",
     ),
+    (_begins(b"GGUF"), "a GGUF file, which holds a language model. Images are classified here."),
     (_begins(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF"), "an image, not a model."),
     (_begins(b"<?xml"), "an XML file; an OpenVINO model is served as the ONNX it was made from."),
     (lambda head: head.lstrip()[:1] in {b"{", b"["}, "JSON, not a model."),

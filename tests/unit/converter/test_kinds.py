@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import lzma
 import pickle
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -22,6 +24,13 @@ def _zip(*names: str) -> bytes:
     return buffer.getvalue()
 
 
+def _tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("model.onnx"))
+    return buffer.getvalue()
+
+
 def _npz() -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, a=np.zeros(3))
@@ -34,6 +43,10 @@ def _npz() -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
         (b"\n <!DOCTYPE html><html>", "an HTML page"),
         (gzip.compress(b"model", mtime=0), "a gzip archive"),
+        (lzma.compress(b"model"), "an xz archive"),
+        (_tar(), "a tar archive"),
+        (b"/annex/objects/SHA256E-s1--ab.onnx\n", "git annex get"),
+        (b"GGUF\x03\x00\x00\x00" + bytes(40), "a language model"),
         (_zip("archive/data.pkl", "archive/version"), r"PyTorch checkpoint.*torch\.onnx\.export"),
         (_npz(), "a NumPy archive"),
         (_zip("metadata.json", "config.json", "model.weights.h5"), "a Keras model.*tf2onnx"),
