@@ -36,7 +36,9 @@ def replay_command(
     key: Key = None,
 ) -> None:
     """
-    Ask a version, and the champion, what was recorded, and compare them as a shadow does.
+    Ask a version what was recorded, and compare.
+
+    The champion is asked the same; they are compared as by a shadow.
 
     Exit code 4: the version is worse than tolerated. 3: too little was recorded to tell.
     """

@@ -73,7 +73,7 @@ async def test_recorded_traffic_tells_a_good_version_from_a_bad_one(
     assert numbers["accuracy"]["champion"] == numbers["accuracy"]["challenger"] == 1
     assert numbers["latency"]["challenger_samples"] > 0
     code, said = _cli(gateway, "replay", "seen", "3", "--min-samples", "50", "--json")
-    assert code == 2, said
+    assert code == 4, said
     failed = json.loads(said)
     assert (failed["version"], failed["verdict"]["outcome"]) == (3, "Failed")
     assert "accuracy" in failed["verdict"]["sentence"]
