@@ -20,7 +20,8 @@ from onnx.backend.test.case.node import collect_testcases
 from PIL import Image
 
 from gateway.converter.signature import TensorSignature
-from gateway.preprocessing.record import Preprocessing, check_preprocessing, image_axes
+from gateway.preprocessing.presets import image_axes
+from gateway.preprocessing.record import Preprocessing, check_preprocessing
 from testbed.gateway_process import GatewayProcess
 
 DATA = Path(onnx.__file__).parent / "backend/test/data"

@@ -15,6 +15,7 @@ from gateway.inference.images.decoding import (
     decodes_at_once,
     jpeg_size,
 )
+from gateway.inference.images.orientation import upright
 from gateway.inference.images.tensors import to_tensor
 from gateway.inference.request import ImageRequest
 from gateway.registry.versions import ModelVersion
@@ -91,8 +92,10 @@ class Decoder:
     def _draw(self, canvas: Canvas, encoded: bytes, chosen: ModelVersion) -> InputTensor:
         try:
             pixels = decode_image(encoded, self._limits, canvas.allocate)
-            wanted = chosen.signature.inputs[0]
-            return canvas.tensor(to_tensor(pixels, wanted, chosen.preprocessing))
+            wanted, record = chosen.signature.inputs[0], chosen.preprocessing
+            if record is not None and record.orientation == "exif":
+                pixels = upright(pixels, encoded)
+            return canvas.tensor(to_tensor(pixels, wanted, record))
         finally:
             canvas.release()
 

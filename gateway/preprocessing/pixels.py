@@ -4,14 +4,14 @@ Apply a preprocessing record: pixels in, the model's input out. Runs in a worker
 The 256 values that a channel can have are normalised once, in double precision, and looked up
 afterwards: exact to the last bit of the model's datatype, and one pass over the image.
 
-Source: Pillow, Image.resize; torchvision, CenterCrop (offsets rounded half to even).
+Source: Pillow, Image.resize, ImageOps.pad; torchvision, CenterCrop (offsets rounded half to even).
 """
 
 import functools
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gateway.converter.signature import TensorSignature
 from gateway.errors import ImageMismatch
@@ -77,6 +77,12 @@ def _resize(pixels: npt.NDArray[np.uint8], record: Preprocessing) -> npt.NDArray
     height, width = record.size
     image = Image.fromarray(pixels)
     resample = Image.Resampling[record.interpolation.upper()]
+    if record.resize == "letterbox":
+        ratio = image.width / image.height
+        if 0 in {round(width / ratio), round(height * ratio)}:
+            raise ImageMismatch("The image is too long and thin: nothing would be left of it.")
+        fill = record.fill if image.mode == "L" else (record.fill,) * 3
+        return np.asarray(ImageOps.pad(image, (width, height), resample, fill))
     if record.resize == "stretch":
         return np.asarray(image.resize((width, height), resample))
     target = _shorter_side_to(image, record.shorter_side or max(height, width))

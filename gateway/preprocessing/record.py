@@ -4,34 +4,38 @@ The preprocessing record: how an image becomes the input of one version of a mod
 A record is written once, at registration, checked against the model's signature, and kept with the
 version. Without one, raw pixels are sent where the signature takes them, and nothing is guessed.
 
-    pixels → grey → resize → channel order → × scale → − mean → ÷ std → layout
+    pixels → orientation → grey → resize → channel order → × scale → − mean → ÷ std → layout
 
 Resampling is Pillow's, named as Pillow names it, so that the record says exactly which pixels come
 out. `center_crop` brings the shorter side to `shorter_side` and cuts `size` from the middle,
-rounded as torchvision's Resize and CenterCrop round.
+rounded as torchvision's Resize and CenterCrop round. `letterbox` is Pillow's ImageOps.pad.
 
-Source: Pillow, Concepts ("Filters"); torchvision, Transforms (Resize, CenterCrop, Normalize).
+Source: Pillow, Concepts ("Filters"), ImageOps (pad, exif_transpose); torchvision, Transforms
+(Resize, CenterCrop, Normalize).
 """
 
 import json
-import math
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, TypeGuard
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from gateway.converter.signature import Shape, TensorSignature
+from gateway.converter.signature import TensorSignature
 from gateway.errors import PreprocessingInvalid
+from gateway.preprocessing.presets import Layout, image_axes, overridden, preset
 
-PRESETS = ("raw", "imagenet", "unit")
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-_IMAGENET_SIDE, _IMAGENET_SHORTER_SIDE = 224, 256
 _MAX_SIDE = 8192
 
 Side = Annotated[int, Field(ge=1, le=_MAX_SIDE)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Layout = Literal["NHWC", "NCHW"]
 
 
 class Preprocessing(BaseModel):
@@ -46,12 +50,19 @@ class Preprocessing(BaseModel):
     size: tuple[Side, Side] | None = Field(
         None, description="Height and width of the input; absent: the image's own."
     )
-    resize: Literal["none", "stretch", "center_crop"] = Field(
+    resize: Literal["none", "stretch", "center_crop", "letterbox"] = Field(
         "none",
         description=(
             "none: an image of another size is refused. stretch: both sides are scaled. "
-            "center_crop: the shorter side is scaled to `shorter_side`, the middle is cut out."
+            "center_crop: the shorter side is scaled to `shorter_side`, the middle is cut out. "
+            "letterbox: the whole image is scaled to fit, the rest is `fill`."
         ),
+    )
+    fill: Annotated[int, Field(ge=0, le=255)] = Field(
+        114, description="For letterbox: the grey beside the image."
+    )
+    orientation: Literal["stored", "exif"] = Field(
+        "stored", description="exif: turned as the photograph's EXIF says; stored: as its rows lie."
     )
     shorter_side: Side | None = Field(
         None, description="For center_crop; absent: the larger side of `size`."
@@ -93,6 +104,15 @@ class Preprocessing(BaseModel):
             raise ValueError("shorter_side is for center_crop and at least as large as the size")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later fields that say nothing: digests of records stay what they are."""
+        fields: dict[str, Any] = dump(self)
+        for name in ("fill", "orientation"):
+            if fields[name] == type(self).model_fields[name].default:
+                del fields[name]
+        return fields
+
     @property
     def normalizes(self) -> bool:
         """Whether the values differ from the pixels'."""
@@ -133,7 +153,7 @@ def resolve_preprocessing(requested: str | None, wanted: TensorSignature) -> Pre
         return None
     fields = _read(requested)
     if (name := fields.pop("preset", None)) is not None:
-        fields = _overridden(_preset(name, wanted), fields)
+        fields = overridden(preset(name, wanted), fields)
     try:
         record = Preprocessing.model_validate(fields)
     except ValidationError as error:
@@ -201,17 +221,6 @@ def _is_whole(record: Preprocessing) -> bool:
     return all(value.is_integer() for values in record.values() for value in values)
 
 
-def image_axes(wanted: TensorSignature) -> Shape | None:
-    """Give the three axes of one image, the batch axis left out; None if it is not an image."""
-    match wanted.shape:
-        case (_, *image) if len(image) == 3:
-            return tuple(image)
-        case (_, _, _):
-            return wanted.shape
-        case _:
-            return None
-
-
 def _read(requested: str) -> dict[str, Any]:
     text = requested.strip()
     if not text.startswith("{"):
@@ -221,60 +230,6 @@ def _read(requested: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise PreprocessingInvalid("The preprocessing record is not JSON.") from error
     return dict(fields)
-
-
-def _preset(name: object, wanted: TensorSignature) -> dict[str, Any]:
-    """Lay a preset out for an input: layout and, where it is fixed, size are the input's."""
-    if name not in PRESETS:
-        raise PreprocessingInvalid(
-            f"There is no preprocessing preset {str(name)[:40]!r}; there are "
-            f"{', '.join(PRESETS)}, and records of your own as JSON."
-        )
-    image = image_axes(wanted) or (None, None, 3)
-    layout: Layout = "NCHW" if image[0] in {1, 3} and image[2] not in {1, 3} else "NHWC"
-    gray = image[0 if layout == "NCHW" else 2] == 1
-    order = {"channel_order": "GRAY"} if gray else {}
-    height, width = image[1:] if layout == "NCHW" else image[:2]
-    fixed = (height, width) if height is not None and width is not None else None
-    if name == "raw":
-        return order and {"layout": layout, **order}
-    if name == "unit":
-        resize = {"size": fixed, "resize": "stretch"} if fixed else {}
-        return {"layout": layout, "scale": 1 / 255, **resize, **order}
-    size = fixed or (_IMAGENET_SIDE, _IMAGENET_SIDE)
-    return {
-        "layout": layout,
-        "size": size,
-        "resize": "center_crop",
-        "shorter_side": _imagenet_shorter_side(size),
-        "scale": 1 / 255,
-        "mean": _IMAGENET_MEAN,
-        "std": _IMAGENET_STD,
-        **order,
-    }
-
-
-def _overridden(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Replace fields of a preset; what follows from the replaced ones follows from the new ones."""
-    fields = preset | given
-    if "shorter_side" not in given:
-        fields.pop("shorter_side", None)
-        size = fields.get("size")
-        if fields.get("resize") == "center_crop" and preset.get("shorter_side") and _is_size(size):
-            fields["shorter_side"] = _imagenet_shorter_side(size)
-    return fields
-
-
-def _imagenet_shorter_side(size: Sequence[int]) -> int:
-    return math.ceil(max(size) * _IMAGENET_SHORTER_SIDE / _IMAGENET_SIDE)
-
-
-def _is_size(size: object) -> TypeGuard[Sequence[int]]:
-    return (
-        isinstance(size, (list, tuple))
-        and len(size) == 2
-        and all(isinstance(side, int) for side in size)
-    )
 
 
 def _contradiction(reason: str) -> PreprocessingInvalid:

@@ -10,7 +10,8 @@ from PIL import Image
 from gateway.converter.onnx_signature import accepts_inputs
 from gateway.converter.signature import Shape, TensorSignature
 from gateway.preprocessing.pixels import NUMPY_OF_TRITON, preprocess
-from gateway.preprocessing.record import Preprocessing, image_axes
+from gateway.preprocessing.presets import image_axes
+from gateway.preprocessing.record import Preprocessing
 from gateway.registry.validation.trial_session import Array, TrialFailed, TrialSession
 
 _PHOTOGRAPHS = Path(__file__).parent / "photographs"
