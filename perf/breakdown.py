@@ -27,6 +27,7 @@ import tritonclient.grpc as triton_grpc
 from rich.console import Console
 from rich.table import Table
 
+from gateway.triton.endpoint import TritonEndpoint
 from perf.bench import load, machine
 from perf.bench.servers import CHECKOUT, Server, running_servers
 from perf.bench.workloads import Workload, make_workloads
@@ -60,18 +61,27 @@ class TritonAccount:
     model_ns: int
 
 
-def triton_port(server: Server) -> int:
-    """Give the gRPC port of the Triton that a gateway embeds; its command line tells the port."""
+def embedded_triton(server: Server) -> TritonEndpoint:
+    """Give the Triton that a gateway embeds; its command line and its folder tell where it is."""
     for process in psutil.Process(server.pid).children(recursive=True):
         if process.name() == "tritonserver":
-            ports = [word for word in process.cmdline() if word.startswith("--grpc-port=")]
-            return int(ports[0].partition("=")[2])
+            http, grpc = (
+                next(word for word in process.cmdline() if word.startswith(f"--{service}-port="))
+                for service in ("http", "grpc")
+            )
+            return TritonEndpoint(
+                http_url=f"127.0.0.1:{http.partition('=')[2]}",
+                grpc_url=f"127.0.0.1:{grpc.partition('=')[2]}",
+                admin_key=(Path(process.cwd()).parent / "admin-key").read_text(),
+            )
     raise LookupError("the gateway has no tritonserver")
 
 
-def account(client: triton_grpc.InferenceServerClient, model: str) -> TritonAccount:
+def account(endpoint: TritonEndpoint, model: str) -> TritonAccount:
     """Read Triton's statistics of a model."""
-    one = client.get_inference_statistics(model).model_stats[0].inference_stats
+    with triton_grpc.InferenceServerClient(endpoint.grpc_url) as client:
+        told = client.get_inference_statistics(model, headers=endpoint.admin_metadata)
+    one = told.model_stats[0].inference_stats
     parts = (one.compute_input, one.compute_infer, one.compute_output)
     return TritonAccount(one.success.count, one.queue.ns, sum(part.ns for part in parts))
 
@@ -105,14 +115,14 @@ def measure(workload: Workload, steps: list[int], seconds: int, folder: Path) ->
     found = []
     with running_servers(["gateway"], workload, folder) as running:
         server, model = running["gateway"], workload.model.stem
-        client = triton_grpc.InferenceServerClient(f"127.0.0.1:{triton_port(server)}")
+        triton = embedded_triton(server)
         load.run_load(server.url, workload.body, concurrency=4, seconds=_WARM_UP_S)
         for clients in steps:
-            before = account(client, model)
+            before = account(triton, model)
             told = load.run_script(
                 _SCRIPT, server.url, workload.body, concurrency=clients, seconds=seconds
             )
-            found.append(break_down(workload.name, clients, told, before, account(client, model)))
+            found.append(break_down(workload.name, clients, told, before, account(triton, model)))
     return found
 
 

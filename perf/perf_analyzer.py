@@ -17,13 +17,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import tritonclient.grpc as triton_grpc
 
+from gateway.triton.endpoint import TritonEndpoint
 from perf.bench.servers import CHECKOUT, running_servers
 from perf.bench.workloads import make_workloads
-from perf.breakdown import triton_port
+from perf.breakdown import embedded_triton
 
 _FOLDER = CHECKOUT / "build/perf-analyzer"
 _WHEELS = ("tritonclient==2.50.0", "nvidia-cuda-runtime-cu12==12.6.77")
@@ -45,27 +47,32 @@ def install() -> tuple[Path, str]:
     return program, f"{_FOLDER / 'wheels/nvidia/cuda_runtime/lib'}:{library}"
 
 
-def shapes(client: triton_grpc.InferenceServerClient, model: str) -> list[str]:
+def shapes(
+    client: triton_grpc.InferenceServerClient, model: str, metadata: Mapping[str, str]
+) -> list[str]:
     """Give `--shape` for each input, without the batch axis; a free dimension becomes 224."""
-    batched = client.get_model_config(model).config.max_batch_size > 0
+    batched = client.get_model_config(model, headers=metadata).config.max_batch_size > 0
     options = []
-    for tensor in client.get_model_metadata(model).inputs:
+    for tensor in client.get_model_metadata(model, headers=metadata).inputs:
         sizes = [_SIDE if size < 0 else size for size in tensor.shape[1 if batched else 0 :]]
         options += ["--shape", f"{tensor.name}:{','.join(map(str, sizes))}"]
     return options
 
 
-def analyse(url: str, concurrency: str, more: list[str]) -> None:
+def analyse(triton: TritonEndpoint, concurrency: str, more: list[str]) -> None:
     """Measure every loaded version of a Triton; raises CalledProcessError when one is unstable."""
+    url, metadata = triton.grpc_url, triton.admin_metadata
+    shown = [word for name, value in metadata.items() for word in ("-H", f"{name}:{value}")]
     program, libraries = install()
     client = triton_grpc.InferenceServerClient(url)
-    # Its index is an administrative call; its statistics, which name the same versions, are not.
-    for model in client.get_inference_statistics().model_stats:
+    # Its index is an administrative call; its statistics name the same versions, and need not be.
+    for model in client.get_inference_statistics(headers=metadata).model_stats:
         print(f"\n{model.name} version {model.version}", flush=True)
         subprocess.run(
             [
                 *(str(program), "-m", model.name, "-x", model.version, "-u", url, "-i", "grpc"),
-                *shapes(client, model.name),
+                *shapes(client, model.name, metadata),
+                *shown,
                 *("--concurrency-range", concurrency, "--measurement-interval", "2000"),
                 *("--percentile", "99"),
                 *more,
@@ -82,15 +89,16 @@ def main() -> None:
     parser.add_argument("--concurrency", default="1:4:3", help="START:END:STEP")
     arguments, more = parser.parse_known_args()
     if arguments.url:
-        analyse(arguments.url, arguments.concurrency, more)
+        remote = TritonEndpoint(http_url="", grpc_url=arguments.url)
+        analyse(remote, arguments.concurrency, more)
         return
     with tempfile.TemporaryDirectory(prefix="perf-analyzer-") as place:
         made = make_workloads(Path(place))
         for name in ("W2", "W3"):
             folder = Path(place) / f"run-{name}"
             with running_servers(["gateway"], made[name], folder) as running:
-                url = f"127.0.0.1:{triton_port(running['gateway'])}"
-                analyse(url, arguments.concurrency, more)
+                triton = embedded_triton(running["gateway"])
+                analyse(triton, arguments.concurrency, more)
 
 
 if __name__ == "__main__":

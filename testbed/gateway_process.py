@@ -101,6 +101,16 @@ class GatewayProcess:
                 return child
         raise AssertionError("no tritonserver among the gateway's children")
 
+    @property
+    def triton_headers(self) -> dict[str, str]:
+        """What the embedded Triton wants to see over HTTP; only its owner may read it."""
+        return {"admin-key": (self.folder / "var/triton/admin-key").read_text()}
+
+    @property
+    def triton_metadata(self) -> dict[str, str]:
+        """The same over gRPC."""
+        return {"triton-grpc-protocol-admin-key": self.triton_headers["admin-key"]}
+
     def stubs(self) -> list[psutil.Process]:
         """The processes that run the models."""
         # None while Triton is down, or when one ends while they are counted.

@@ -93,7 +93,12 @@ class RunningTriton:
         wanted = [triton_grpc.InferRequestedOutput(output) for output in outputs] or None
         client = await self.grpc()
         answer = await client.infer(
-            name, tensors, model_version=version, outputs=wanted, parameters=parameters
+            name,
+            tensors,
+            model_version=version,
+            outputs=wanted,
+            parameters=parameters,
+            headers=self.endpoint.admin_metadata,
         )
         names = [output.name for output in answer.get_response().outputs]
         return {output: answer.as_numpy(output) for output in names}

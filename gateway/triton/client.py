@@ -109,9 +109,10 @@ class TritonClient:
             TritonError: It could not be asked.
         """
         with control_errors():
-            return bool(
-                await self._grpc.is_model_ready(name, str(version), client_timeout=timeout_s)
+            ready = await self._grpc.is_model_ready(
+                name, str(version), headers=self.endpoint.admin_metadata, client_timeout=timeout_s
             )
+        return bool(ready)
 
     async def load(self, name: str, config_json: str, *, timeout_s: float) -> None:
         """
@@ -156,7 +157,9 @@ class TritonClient:
             TritonUnreachable: No answer within `timeout_s`.
         """
         with control_errors():
-            answer = await self._grpc.get_inference_statistics(client_timeout=timeout_s)
+            answer = await self._grpc.get_inference_statistics(
+                headers=self.endpoint.admin_metadata, client_timeout=timeout_s
+            )
         return read_statistics(answer)
 
     async def infer(
@@ -199,7 +202,7 @@ class TritonClient:
                 output_name=output_name,
                 request_id=request_id,
                 parameters=self._parameters(tensor),
-                headers=_trace_headers(),
+                headers=self._headers(),
             )
             try:
                 answer = await self._http.exchange(request, tensor.slot if shared else None)
@@ -244,7 +247,7 @@ class TritonClient:
             host=self.endpoint.http_url,
             inference=asked,
             values=values,
-            headers=_trace_headers(),
+            headers=self._headers(),
         )
         return await self._exchange(request)
 
@@ -255,7 +258,8 @@ class TritonClient:
         Raises:
             TritonError: One of its classes; see there.
         """
-        head = f"GET {path} HTTP/1.1\r\nHost: {self.endpoint.http_url}\r\n\r\n"
+        given = "".join(f"{name}: {value}\r\n" for name, value in self._headers().items())
+        head = f"GET {path} HTTP/1.1\r\nHost: {self.endpoint.http_url}\r\n{given}\r\n"
         return await self._exchange([head.encode("latin-1")])
 
     async def _exchange(self, request: Sequence[Buffer]) -> HttpResponse:
@@ -267,20 +271,18 @@ class TritonClient:
             raise forwarded_error(answer.status, decode_error(answer.body))
         return answer
 
+    def _headers(self) -> Mapping[str, str]:
+        """Open the calls that Triton restricts; name the current span, if the request is traced."""
+        headers = dict(self.endpoint.admin_headers)
+        if get_current_span().get_span_context().is_valid:
+            _TRACE_CONTEXT.inject(headers)
+        return headers
+
     def _parameters(self, tensor: InputTensor) -> Mapping[str, int | bool]:
         """Tell our backend what it knows to use; see `parameters.py` there."""
         if not self.endpoint.decodes:
             return {}
         return {"uncontended": self._http.under_way == 0, "encoded_bytes": tensor.encoded_bytes}
-
-
-def _trace_headers() -> dict[str, str]:
-    """Name the current span to Triton, if the request is traced."""
-    headers: dict[str, str] = {}
-    if not get_current_span().get_span_context().is_valid:
-        return headers
-    _TRACE_CONTEXT.inject(headers)
-    return headers
 
 
 def load_override(config_json: str, versions: list[int], repair: int) -> str:

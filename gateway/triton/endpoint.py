@@ -22,8 +22,8 @@ class TritonEndpoint:
         http_url: "host:port" of the HTTP service.
         grpc_url: "host:port" of the gRPC service.
         metrics_url: "host:port" of the Prometheus metrics, or None where they are not known.
-        admin_key: Secret of the restricted calls (load, unload, index, shared memory, trace,
-            logging), or None where they are open.
+        admin_key: Secret of the restricted calls, or None where they are open. Of the embedded
+            server all are restricted but health.
         decodes: Whether its backend takes a JPEG in place of pixels: ours does, in the embedded
             server.
         instances: Folder of the presence files of its instances, where the CPU time of their

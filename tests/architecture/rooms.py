@@ -143,7 +143,7 @@ ROOMS: Mapping[str, Room] = {
     ),
     "perf": _room(
         "measurements",
-        "testbed converter demo inference metrics rollouts store system telemetry triton",
+        "testbed access converter demo inference metrics rollouts store system telemetry triton",
     ),
 }
 

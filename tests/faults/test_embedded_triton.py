@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -65,6 +66,12 @@ def traces(prefix: str) -> list[str]:
         if any(prefix in argument for argument in process.info["cmdline"] or ())
     ]
     return processes + [path.name for path in SHARED_MEMORY.glob(f"{prefix}*")]
+
+
+def command_line_for_others(pid: int) -> bytes:
+    """Read a process's command line as another user, where root can be one."""
+    command, other = ["cat", f"/proc/{pid}/cmdline"], "nobody" if os.getuid() == 0 else None
+    return subprocess.run(command, capture_output=True, check=True, user=other).stdout
 
 
 def stub_pid(running: RunningTriton, model: str) -> int:
@@ -293,19 +300,59 @@ async def test_crash_loop_backs_off(tmp_path: Path) -> None:
         assert restart_delay_s(3) <= pauses[2] < restart_delay_s(4) + 1
 
 
-async def test_admin_calls_want_the_secret(tmp_path: Path) -> None:
-    """Without the secret, nobody on the machine loads, lists or registers shared memory."""
+async def test_calls_want_the_secret(tmp_path: Path) -> None:
+    """Without the secret, nobody on the machine asks, loads, lists or registers shared memory."""
     async with running_triton(tmp_path) as running, httpx.AsyncClient() as client:
-        url = f"http://{running.endpoint.http_url}/v2/repository/index"
-        assert (await client.post(url)).status_code == 403
-        answer = await client.post(url, headers=running.endpoint.admin_headers)
-        assert answer.status_code == 200
+        await serve(running, "m")
+        client.base_url = f"http://{running.endpoint.http_url}"
+        calls = [
+            ("POST", "/v2/repository/index"),
+            ("POST", "/v2/models/m/infer"),
+            ("POST", "/v2/models/m/versions/1/infer"),
+            ("GET", "/v2"),
+            ("GET", "/v2/models/m"),
+            ("GET", "/v2/models/m/config"),
+            ("GET", "/v2/models/m/stats"),
+            ("GET", "/v2/models/stats"),
+            ("GET", "/v2/systemsharedmemory/status"),
+            ("GET", "/v2/trace/setting"),
+            ("GET", "/v2/logging"),
+            ("POST", "/v2/repository/models/m/load"),
+            ("POST", "/v2/repository/models/m/unload"),
+        ]
+        for method, path in calls:
+            refused = await client.request(method, path)
+            assert refused.status_code == 403, (path, refused.text)
+            headers = {"admin-key": "*" * 32}
+            assert (await client.request(method, path, headers=headers)).status_code == 403
+        for method, path in calls:
+            answer = await client.request(method, path, headers=running.endpoint.admin_headers)
+            assert answer.status_code != 403, (path, answer.text)
         client_ = await running.grpc()
         with pytest.raises(Exception, match="UNAVAILABLE"):
             await client_.get_model_repository_index()
         assert (
             await client.get(f"http://{running.endpoint.metrics_url}/metrics")
         ).status_code == 200
+
+
+async def test_the_secret_is_not_for_other_users(tmp_path: Path) -> None:
+    """Neither `ps` nor the file that holds it shows it to anybody but the owner."""
+    async with running_triton(tmp_path) as running:
+        await serve(running, "m")
+        secret = running.endpoint.admin_key
+        assert secret
+        server = psutil.Process(running.embedded.pid)
+        group = [server, *server.children(recursive=True)]
+        assert len(group) > 1
+        kept = tmp_path / "var/triton/admin-key"
+        assert kept.read_text() == secret
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert kept.parent.stat().st_mode & 0o777 == 0o700
+        for process in group:
+            shown = command_line_for_others(process.pid)
+            assert len(shown) > 100
+            assert secret.encode() not in shown
 
 
 async def test_stop_lets_requests_end(tmp_path: Path) -> None:

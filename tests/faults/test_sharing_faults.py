@@ -30,9 +30,8 @@ class Sharing:
         arguments = gateway.triton.cmdline()
         text = "\n".join(arguments)
         (port,) = re.findall(r"^--http-port[=\n](\d+)$", text, re.MULTILINE)
-        keys = re.findall(r"restricted-api=\S*:admin-key=(\S+)", text)
         self._client = httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers={"admin-key": keys[0]}, trust_env=False
+            base_url=f"http://127.0.0.1:{port}", headers=gateway.triton_headers, trust_env=False
         )
 
     def regions(self) -> set[str]:

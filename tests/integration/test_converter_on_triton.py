@@ -125,7 +125,9 @@ async def test_labels_are_served(triton: RunningTriton, tmp_path: Path) -> None:
     given.set_data_from_numpy(image.astype(np.uint8))
     client = await triton.grpc()
     wanted = triton_grpc.InferRequestedOutput("scores", class_count=3)
-    answer = await client.infer("labelled", [given], outputs=[wanted])
+    answer = await client.infer(
+        "labelled", [given], outputs=[wanted], headers=triton.endpoint.admin_metadata
+    )
     labels = {entry.decode().split(":")[2] for entry in answer.as_numpy("scores").ravel()}
     await triton.unload("labelled")
     assert labels == {"ant", "bée", "cow"}
@@ -149,7 +151,7 @@ async def test_next_version_leaves_the_others_alone(triton: RunningTriton, tmp_p
         # Triton counts a run a little after it has answered.
         async with asyncio.timeout(10):
             while True:
-                statistics = await client.get_inference_statistics(name, "1")
+                statistics = await client.get_inference_statistics(name, "1", headers=headers)
                 if statistics.model_stats[0].inference_count == times:
                     return
 

@@ -269,7 +269,9 @@ async def test_merges_a_batch(triton: RunningTriton) -> None:
     async def all_counted() -> bool:
         """Triton counts a run a little after it has answered."""
         nonlocal executions
-        statistics = (await client.get_inference_statistics("merges")).model_stats[0]
+        headers = triton.endpoint.admin_metadata
+        said = await client.get_inference_statistics("merges", headers=headers)
+        statistics = said.model_stats[0]
         executions = statistics.execution_count
         return bool(statistics.inference_count == 7)
 

@@ -2,7 +2,7 @@
 The command line and environment of the embedded tritonserver, as a pure function.
 
 Loopback only, explicit model control, no auto-completion of configurations (what is served is what
-was written), and the administrative calls behind a secret. The environment is built from nothing:
+was written), and all calls but health behind a secret. The environment is built from nothing:
 the server runs models that strangers sent, so it sees no secret of the gateway's.
 
 Source: Triton "Model Control" and "Secure Deployment Considerations"; `tritonserver --help`, 2.51.
@@ -16,7 +16,10 @@ from pathlib import Path
 from gateway.triton.embedded.ports import LOOPBACK, Ports
 from gateway.triton.endpoint import ADMIN_HEADER
 
-RESTRICTED_APIS = "shared-memory,model-repository,trace,logging"
+# All that 2.51 knows but health, which is asked before and after everything else.
+RESTRICTED_APIS = (
+    "inference,metadata,model-config,statistics,shared-memory,model-repository,trace,logging"
+)
 INSTANCES_DIR = "GATEWAY_TRITON_INSTANCES_DIR"
 # Below this size the allocator keeps memory instead of giving each image's buffer back to the
 # kernel and faulting it in again on the next request.

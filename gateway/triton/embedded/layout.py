@@ -6,6 +6,7 @@ The directory `<data_dir>/triton`, everything that the embedded server needs on 
     libraries/        links by which the loader finds libpython
     work/             the server's working directory; empty, or the stub would import from it
     instances/        one file per live model instance, named after its pid
+    admin-key         the secret of the server's calls, for whoever may read it: its owner
     tritonserver.log  the server's output, bounded and rotated
     preflight.json    what the last successful preflight looked at
 
@@ -66,14 +67,21 @@ class Layout:
         return self.root / "tritonserver.log"
 
     @property
+    def admin_key(self) -> Path:
+        """The secret of the server that runs."""
+        return self.root / "admin-key"
+
+    @property
     def stamp(self) -> Path:
         """What the last successful preflight looked at."""
         return self.root / "preflight.json"
 
     def make(self) -> None:
         """Make the directories; what is there stays."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
         for directory in (self.backends, self.libraries, self.work, self.instances):
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(exist_ok=True)
 
     def prepare(self, wheel: Wheel, libpython: Path) -> Path:
         """

@@ -26,7 +26,7 @@ class EmbeddedOptions:
         probe_timeout_s: How long such a question waits.
         probe_failures: After so many without an answer in a row the server is killed.
         log_bytes: Size of one file of the server's log; three are kept.
-        admin_key: Secret of the administrative calls; "" makes a fresh one at each start.
+        admin_key: Secret of all calls but health; "" makes a fresh one at each start.
         extra_arguments: Further arguments of tritonserver.
     """
 

@@ -12,9 +12,13 @@ import signal
 from typing import Self
 
 import psutil
+import structlog
 
+from gateway.system.arguments import overwrite_argument
 from gateway.system.processes import bound_to_this_process
 from gateway.triton.embedded.command import ServerCommand
+
+log = structlog.get_logger(__name__)
 
 
 class TritonProcess:
@@ -90,6 +94,16 @@ class TritonProcess:
             return False  # it has ended, or is ending: its files cannot be read any more
         own = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
         return own.issuperset(ports)
+
+    def hide(self, secret: str) -> None:
+        """
+        Overwrite a secret in the command line, as `ps` shows it. Where the kernel forbids that
+        (ptrace between a process and its child), it stays and is logged.
+        """
+        try:
+            overwrite_argument(self.pid, secret.encode())
+        except OSError as error:
+            log.warning("triton_secret_in_ps", pid=self.pid, cause=str(error))
 
     def kill(self) -> None:
         """SIGKILL the server and its stubs."""

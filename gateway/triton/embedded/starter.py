@@ -117,6 +117,8 @@ class Starter:
                 await server.process.end()
                 raise
             else:
+                # It has read its command line, and whoever lists processes need not.
+                server.process.hide(server.endpoint.admin_key or "")
                 address = server.endpoint.http_url
                 log.info("triton_started", pid=server.process.pid, http_url=address)
                 return server
@@ -132,6 +134,8 @@ class Starter:
             decodes=True,
             instances=None if self._ready.gpu else str(self.layout.instances),
         )
+        assert endpoint.admin_key is not None
+        _write_private(self.layout.admin_key, endpoint.admin_key)
         output, read_output = self.log.open_pipe()
         started = time.monotonic()
         try:
@@ -186,6 +190,15 @@ class Starter:
                 if await probe.is_live(server.endpoint) and server.process.listens_on(ports):
                     break
                 await asyncio.sleep(READY_POLL_S)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that its owner alone may read, whole or not at all."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)
 
 
 def _lock(path: Path) -> int:

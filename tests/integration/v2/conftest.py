@@ -26,5 +26,6 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         words = " ".join(gateway.triton.cmdline())
         (port,) = re.findall(r"--http-port=(\d+)", words)
         (theirs,) = re.findall(r"--grpc-port=(\d+)", words)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as triton:
+        url, headers = f"http://127.0.0.1:{port}", gateway.triton_headers
+        with httpx.Client(base_url=url, headers=headers, trust_env=False) as triton:
             yield Both(gateway, triton, f"127.0.0.1:{free}", f"127.0.0.1:{theirs}")

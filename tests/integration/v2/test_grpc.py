@@ -183,10 +183,10 @@ def _messages() -> Iterator[Any]:
     yield service_pb2.ModelInferRequest(model_name="absent")
 
 
-def _answer(stub: Any, message: Any) -> Any:
+def _answer(stub: Any, message: Any, metadata: dict[str, str]) -> Any:
     """Ask; None if it is refused."""
     try:
-        return stub.ModelInfer(message)
+        return stub.ModelInfer(message, metadata=tuple(metadata.items()))
     except grpc.RpcError:
         return None
 
@@ -207,7 +207,7 @@ def test_the_answers_are_those_of_triton(both: Both) -> None:
                 with pytest.raises(grpc.RpcError):
                     ours.ModelInfer(message)
                 continue
-            wanted = _answer(theirs, message)
+            wanted = _answer(theirs, message, both.gateway.triton_metadata)
             if wanted is None:
                 with pytest.raises(grpc.RpcError) as raised:
                     ours.ModelInfer(message)

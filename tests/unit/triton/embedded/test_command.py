@@ -32,9 +32,12 @@ def test_only_loopback() -> None:
         assert f"--{service}-port={port}" in argv
 
 
-def test_admin_calls_are_restricted() -> None:
-    """What changes the server, or maps memory, wants the secret, under a lower-case name."""
-    apis = "shared-memory,model-repository,trace,logging:admin-key=s3cret"
+def test_all_calls_but_health_are_restricted() -> None:
+    """What asks, changes the server, or maps memory wants the secret, under a lower-case name."""
+    apis = (
+        "inference,metadata,model-config,statistics,shared-memory,model-repository,trace,logging"
+        ":admin-key=s3cret"
+    )
     assert f"--http-restricted-api={apis}" in command().argv
     assert f"--grpc-restricted-protocol={apis}" in command().argv
 
