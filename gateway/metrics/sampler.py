@@ -85,8 +85,7 @@ class Sampler:
             except TritonError as error:
                 log.info("statistics_unread", replica=replica.name, reason=str(error))
                 continue
-            for (triton_model, number), now in statistics.items():
-                served = self._replicas.names.served(triton_model, number)
+            for served, now in self._replicas.names.by_served(statistics).items():
                 before = self._before.get((replica.name, served))
                 self._before[replica.name, served] = now
                 used = memory.get(served, Memory()) if replica.name == "embedded" else Memory()

@@ -57,14 +57,15 @@ async def _ask(replica: Replica, replicas: ReplicaSet) -> dict[tuple[str, str, i
     except (TritonError, OSError) as error:
         log.debug("computing_unread", replica=replica.name, reason=repr(error))
         return {}
+    by_served = replicas.names.by_served
+    processes = None if used is None else by_served(used)
     found = {}
-    for triton_served, seen in statistics.items():
-        by_process = {} if used is None else used.get(triton_served)
+    for served, seen in by_served(statistics).items():
+        by_process = {} if processes is None else processes.get(served)
         if by_process is None:
             continue
         seconds = sum(by_process.values()) if by_process else seen.compute_s
-        key = (replica.name, *replicas.names.served(*triton_served))
-        found[key] = Computed(seen.inferences, seconds, frozenset(by_process))
+        found[replica.name, *served] = Computed(seen.inferences, seconds, frozenset(by_process))
     return found
 
 

@@ -8,9 +8,12 @@ leads from the one spelling to the other; everything above this package says N.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from gateway.triton.replica import Served
 from gateway.triton.statistics import IndexEntry
+
+_T = TypeVar("_T")
 
 
 class ModelNames:
@@ -49,3 +52,15 @@ class ModelNames:
             if self.triton_model(served) == entry.name:
                 found.append(replace(entry, name=served[0]))
         return found
+
+    def by_served(self, found: Mapping[Served, _T]) -> dict[Served, _T]:
+        """
+        Give what Triton says of its models and versions under the names that callers know. What
+        lies under the name of a version and is none of it is left out.
+        """
+        named = {}
+        for (triton_model, version), each in found.items():
+            served = self.served(triton_model, version)
+            if self.triton_model(served) == triton_model:
+                named[served] = each
+        return named

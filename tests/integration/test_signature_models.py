@@ -68,6 +68,24 @@ def _check_what_is_shown(gateway: GatewayProcess, name: str) -> None:
     assert (refused.status_code, refused.json()["code"]) == (422, "name_invalid")
 
 
+async def test_computing_is_compared_between_signatures(gateway: GatewayProcess) -> None:
+    """Windows of Triton's own measurements are counted where versions lie in two Triton models."""
+    gateway.register("computed", colours(), preprocessing=_UNIT, load="true")
+    gateway.register("computed", colours(classes=4), preprocessing=_UNIT)
+    plan = {"version": 2, "strategy": "canary", "steps": [50], "interval_s": 3600}
+    with Load(gateway.url, "computed", PICTURES, clients=4, pause_s=0.01):
+        begun = gateway.client.post("/api/v1/models/computed/rollouts", json=plan)
+        assert begun.status_code == 200, begun.text
+        one = f"/api/v1/rollouts/{begun.json()['id']}"
+
+        def compared() -> bool:
+            compute = gateway.client.get(one).json()["observations"]["compute"]
+            return bool(compute["windows"])
+
+        await eventually(compared, within_s=20)
+        gateway.client.post(f"{one}/rollback")
+
+
 async def test_what_lies_beside_is_repaired_deleted_and_adopted(tmp_path: Path) -> None:
     """
     A killed process of a further Triton model is replaced; versions are deleted where they lie; a

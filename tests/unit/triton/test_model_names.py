@@ -31,3 +31,11 @@ def test_an_index_is_read_by_our_names() -> None:
         IndexEntry("m", 2, "UNAVAILABLE", "broken"),
         IndexEntry("other", 1, "READY", ""),
     ]
+
+
+def test_statistics_are_read_by_our_names() -> None:
+    """What Triton counted for a version is found under its model, wherever the version lies."""
+    names = ModelNames()
+    names.add({("m", 1): "m", ("m", 2): "m.signature-2"})
+    found = {("m", 1): 1, ("m", 2): 0, ("m.signature-2", 2): 2, ("other", 1): 3}
+    assert names.by_served(found) == {("m", 1): 1, ("m", 2): 2, ("other", 1): 3}
