@@ -1,12 +1,11 @@
 """
 Accuracy over a whole rollout, for many rollouts at once: pairs, and the arms of each step.
 
-As `measures._accuracy` does it: one part of the wealth stays in each game, one is carried from game
-to game.
+As `measures._accuracy` does it: the wealth is carried from game to game, and half of it is put
+aside before each but the first.
 """
 
 import math
-from functools import reduce
 
 import numpy as np
 
@@ -35,16 +34,15 @@ def any_label(seen: Counts) -> Array:
 
 def shown(seen: Counts, world: World, need: float, *, worse: bool) -> Array:
     """Where accuracy is shown to be worse than tolerated, or not to be."""
-    runs, steps = seen.seen.shape[:2]
+    steps = seen.seen.shape[1]
     tolerated = _TOLERATED * (world.feedback if world.complaints else 1)
-    games, has = [], []
+    pairs = np.zeros(len(seen.seen))
     if not world.complaints:
         values, mean = (PAIR_VALUES, (1 + tolerated) / 2)
         if not worse:
             values, mean = 1 - values, 1 - mean
         pairs = evidence.evidence_above(values, seen.judged, mean)
-        games.append(pairs)
-        has.append(seen.judged.sum(axis=1) > 0)
+    paired = (seen.mirrored > 0) & (not world.complaints)
     counts_of, bounds = [], []
     for step in range(steps):
         counts = tuple(seen.arms[:, step, place] for place in (1, 0, 3, 2))
@@ -54,27 +52,23 @@ def shown(seen: Counts, world: World, need: float, *, worse: bool) -> Array:
         counts = counts if worse else misses(counts)
         counts_of.append((counts, margin))
         bounds.append(rates_bound(counts, margin))
-        has.append((counts[1] > 0) & (counts[3] > 0))
-    found = together([*games, *bounds], has) >= need
+    found = together(pairs, bounds, paired) >= need
     rows = np.flatnonzero(found)
     if len(rows):
-        exact = [game[rows] for game in games]
-        exact += [
+        exact = [
             rates_exact(tuple(count[rows] for count in counts), margin)
             for counts, margin in counts_of
         ]
-        found[rows] = together(exact, [each[rows] for each in has]) >= need
-    assert len(found) == runs
+        found[rows] = together(pairs[rows], exact, paired[rows]) >= need
     return found
 
 
-def together(games: list[Array], has: list[Array]) -> Array:
-    """The logarithm of the mean of the games and of their product, of those that have data."""
-    number = reduce(np.add, [each.astype(int) for each in has])
-    alone = [np.where(which, game, -np.inf) for game, which in zip(games, has, strict=True)]
-    product = reduce(np.add, [np.where(w, g, 0) for g, w in zip(games, has, strict=True)])
-    mixed = np.logaddexp.reduce([*alone, product], axis=0) - np.log(number + 1)
-    return np.where(number > 1, mixed, np.where(number == 1, product, 0.0))
+def together(pairs: Array, arms: list[Array], paired: Array) -> Array:
+    """The wealth that is carried from game to game; `paired`: the pairs were the first."""
+    first, *further = arms
+    halves = [np.logaddexp(0, game) - math.log(2) for game in (first, *further)]
+    begun = np.where(paired, pairs + halves[0], first)
+    return np.asarray(sum(halves[1:], begun))
 
 
 def class_lost(seen: Counts, need: float) -> Array:

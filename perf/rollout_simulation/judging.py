@@ -62,6 +62,8 @@ def shown_not_worse(
     right = accuracy.shown(seen, world, need, worse=False) & _enough(
         MetricName.ACCURACY, accuracy.labels(seen, world)
     )
+    right |= seen.shown > 0
+    seen.shown[:] = right
     labels_decide = right | (labelled & (not late))
     alike = _alike(metrics, seen, steps.shadow, need)
     unlike = _unlike(metrics, seen, need_to_fail) & steps.shadow

@@ -22,6 +22,7 @@ from perf.rollout_simulation.worlds import (
     latency_shares,
 )
 
+_OF_THE_ROLLOUT = {"judged", "judged_class", "arms", "seen", "mirrored", "shown"}
 ARM_LABELS = 4  # labelled and wrong, of the champion and of the challenger
 _INCIDENT_S, _HOUR_S = 600, 3600
 
@@ -40,6 +41,8 @@ class Counts:
         judged_class: The same of the class that may be lost.
         arms: Labels of each step without pairs; [runs, steps, ARM_LABELS].
         seen: Requests of each such step, of the champion and the challenger; [runs, steps, 2].
+        mirrored: Pairs of answers over all steps.
+        shown: Accuracy was shown not to be worse than tolerated at an earlier check.
     """
 
     n: Array
@@ -57,6 +60,8 @@ class Counts:
     judged_class: Array
     arms: Array
     seen: Array
+    mirrored: Array
+    shown: Array
 
     @classmethod
     def none(cls, runs: int, steps: int) -> "Counts":
@@ -79,7 +84,7 @@ class Counts:
     def forget(self, rows: Array) -> None:
         """Begin a new step for some; labels count over the whole rollout."""
         for name, value in vars(self).items():
-            if name not in {"judged", "judged_class", "arms", "seen"}:
+            if name not in _OF_THE_ROLLOUT:
                 value[rows] = 0
 
 
@@ -132,6 +137,7 @@ class Traffic:
         pairs = requests * shadow
         if shadow.any():
             seen.pairs += pairs
+            seen.mirrored += pairs
             seen.disagreed += rng.binomial(pairs, world.disagrees)
             seen.drift += rng.multinomial(pairs, self.drift)
         self.waiting.append((step.copy(), n * ~shadow, n2 * ~shadow, pairs))

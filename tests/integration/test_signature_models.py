@@ -70,8 +70,8 @@ def _check_what_is_shown(gateway: GatewayProcess, name: str) -> None:
 
 async def test_computing_is_compared_between_signatures(gateway: GatewayProcess) -> None:
     """Windows of Triton's own measurements are counted where versions lie in two Triton models."""
-    gateway.register("computed", colours(), preprocessing=_UNIT, load="true")
-    gateway.register("computed", colours(classes=4), preprocessing=_UNIT)
+    gateway.register("computed", colours(), preprocessing=UNIT, load="true")
+    gateway.register("computed", colours(classes=4), preprocessing=UNIT)
     plan = {"version": 2, "strategy": "canary", "steps": [50], "interval_s": 3600}
     with Load(gateway.url, "computed", PICTURES, clients=4, pause_s=0.01):
         begun = gateway.client.post("/api/v1/models/computed/rollouts", json=plan)

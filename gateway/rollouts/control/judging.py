@@ -78,6 +78,7 @@ def judge(rollout: Rollout, observed: Observed, now: float, *, elapsed_s: float)
                 if labels is not None and labels.kind is LabelKind.COMPLAINTS
                 else None
             ),
+            shown=rollout.accuracy_shown,
         ),
         comparisons=plan.comparisons,
         min_samples=plan.min_samples,

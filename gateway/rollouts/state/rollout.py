@@ -72,6 +72,7 @@ class Rollout(Stored):
         verdicts: The last twenty.
         warnings: What everybody who looks at it should know, for people.
         labelled: The model gets feedback, so that accuracy is required.
+        accuracy_shown: A check has shown that its accuracy is not worse than tolerated.
         revision: Grows with every change; for compare-and-swap.
     """
 
@@ -99,6 +100,7 @@ class Rollout(Stored):
     verdicts: tuple[Verdict, ...] = ()
     warnings: tuple[str, ...] = ()
     labelled: bool = False
+    accuracy_shown: bool = False
     revision: int = 0
 
     @property

@@ -30,14 +30,8 @@ from dataclasses import replace
 
 from gateway.errors import RolloutConflict, RolloutInvalid
 from gateway.rollouts.state.plan import Plan
-from gateway.rollouts.state.rollout import (
-    JUDGED,
-    Action,
-    Phase,
-    Rollout,
-    WaitsFor,
-    actions_for,
-)
+from gateway.rollouts.state.rollout import JUDGED, Action, Phase, Rollout, WaitsFor, actions_for
+from gateway.rollouts.statistics.metrics import MetricName
 from gateway.rollouts.statistics.verdict import Outcome, Verdict
 
 HISTORY = 20
@@ -221,6 +215,7 @@ def _judged(rollout: Rollout, verdict: Verdict, now: float) -> Rollout:
         rollout,
         consecutive_provider_errors=0,
         verdicts=(*rollout.verdicts, verdict)[-HISTORY:],
+        accuracy_shown=rollout.accuracy_shown or verdict.shows(MetricName.ACCURACY),
     )
     if verdict.outcome is Outcome.FAILED:
         after = replace(after, failed_checks=after.failed_checks + 1)

@@ -13,6 +13,10 @@ Errors are bounded over the whole rollout, although every step is looked at agai
 - A challenger that is worse than tolerated on a metric that blocks passes a step with probability
   at most `alpha`: every such metric must be Successful in every step, so no correction is needed
   (an intersection-union test).
+
+What was shown once stays shown: by Ville's inequality the evidence of a challenger that is worse
+exceeds 1 / alpha with probability alpha at any time. So accuracy that was shown in the shadow need
+not be shown again by the few labels of a canary; labels may still show the opposite.
 """
 
 import math
@@ -40,11 +44,13 @@ class Feedback:
         expected: The plan says that they come, or the model gets some.
         late: They come so late that no step but the last waits for them.
         complaints: The share of wrong answers that is complained about; None for a sample.
+        shown: An earlier check has shown that accuracy is not worse than tolerated.
     """
 
     expected: bool = False
     late: bool = False
     complaints: float | None = None
+    shown: bool = False
 
 
 _NO_LABELS = Feedback()
@@ -84,6 +90,8 @@ def analyse(
         metric.name: measure(metric, observations, earlier, complaints=feedback.complaints)
         for metric in applied
     }
+    if feedback.shown and MetricName.ACCURACY in measured:
+        measured[MetricName.ACCURACY] = measured[MetricName.ACCURACY].at_least(needs[1])
     outcomes = {
         metric.name: outcome_of(metric, measured[metric.name], needs, observations)
         for metric in applied

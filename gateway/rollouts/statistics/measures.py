@@ -10,7 +10,7 @@ Source of the tests: `evidence`. What the columns mean: `metrics`.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class Measurement:
     challenger_samples: float
     log_worse: float
     log_not_worse: float
+
+    def at_least(self, log_not_worse: float) -> "Measurement":
+        """With so much evidence for not worse at least, which was there before."""
+        return replace(self, log_not_worse=max(self.log_not_worse, log_not_worse))
 
 
 def measure(
@@ -106,15 +110,14 @@ def _accuracy(metric: Metric, steps: Sequence[Observations]) -> Measurement:
     champion = sum((seen.champion_evidence for seen in steps), Arm())
     challenger = sum((seen.challenger_evidence for seen in steps), Arm())
     games = []
-    if pairs.labelled:
+    if pairs.compared or pairs.labelled:
         lost, won = pairs.only_champion_right, pairs.only_challenger_right
         games.append(_lost(metric.tolerated, pairs.labelled, lost, won))
     apart = [seen for seen in steps if not seen.pairs.labelled]
     for seen in apart:
         one, other = seen.champion_evidence, seen.challenger_evidence
-        if one.labelled and other.labelled:
-            counts = (one.wrong, one.labelled, other.wrong, other.labelled)
-            games.append(_both(_rates(metric.tolerated, counts)))
+        counts = (one.wrong, one.labelled, other.wrong, other.labelled)
+        games.append(_arms(metric.tolerated, counts))
     worse, not_worse = _together(games)
     return Measurement(
         _ratio(champion.labelled - champion.wrong, champion.labelled),
@@ -138,7 +141,7 @@ def _complaints(metric: Metric, steps: Sequence[Observations], fraction: float) 
         if seen.pairs.compared or seen.pairs.labelled or not other.requests:
             continue
         counts = (one.wrong, one.requests, other.wrong, other.requests)
-        games.append(_both(_rates(metric.tolerated * fraction, counts)))
+        games.append(_arms(metric.tolerated * fraction, counts))
         champion, challenger = champion + one, challenger + other
     worse, not_worse = _together(games)
     return Measurement(
@@ -267,21 +270,26 @@ def _rates(tolerated: float, counts: tuple[float, float, float, float]) -> Measu
     )
 
 
-def _both(measured: Measurement) -> tuple[float, float]:
+def _arms(tolerated: float, counts: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Evidence for worse and for not worse; a game that has not begun has its stake."""
+    if not (counts[1] and counts[3]):
+        return 0.0, 0.0
+    measured = _rates(tolerated, counts)
     return measured.log_worse, measured.log_not_worse
 
 
 def _together(games: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """
-    The evidence of several games on the same question. One part of the wealth stays in each game by
-    itself, and one part is carried from game to game: the mean of the parts is a fair game, too,
-    and a short game costs little.
+    The evidence of several games on the same question, in the order of their steps. All of the
+    wealth is in the first game. Of what it has become, half is put aside when the next one begins
+    and half is bet there, and so on. So a game costs at most half of the wealth, and the wealth is
+    a supermartingale over the whole rollout, also while labels of earlier steps still come.
     """
-    if len(games) < 2:
-        return games[0] if games else (0.0, 0.0)
-    table = np.array(games)
-    parts = np.vstack([table, table.sum(axis=0)])
-    worse, not_worse = np.logaddexp.reduce(parts, axis=0) - math.log(len(parts))
+    if not games:
+        return 0.0, 0.0
+    first, *further = np.array(games)
+    kept = np.logaddexp(0.0, further) - math.log(2) if further else np.zeros((1, 2))
+    worse, not_worse = first + kept.sum(axis=0)
     return float(worse), float(not_worse)
 
 

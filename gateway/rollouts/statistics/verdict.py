@@ -90,3 +90,9 @@ class Verdict(Stored):
     held: bool = False
     more_s: float | None = None
     notice: str = ""
+
+    def shows(self, metric: str) -> bool:
+        """Whether one metric is Successful."""
+        return any(
+            each.metric == metric and each.outcome is Outcome.SUCCESSFUL for each in self.metrics
+        )

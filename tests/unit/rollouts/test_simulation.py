@@ -63,6 +63,7 @@ def test_the_simulation_judges_as_the_product_does(strategy: Strategy, last: boo
             if check % 10:
                 continue
             need = math.log(23 / 0.05)
+            shown_before = seen.shown > 0
             failed = worse_than_tolerated(metrics, world, seen, need)
             passed, held = shown_not_worse(metrics, world, seen, at, need)
             for run in range(runs):
@@ -74,6 +75,7 @@ def test_the_simulation_judges_as_the_product_does(strategy: Strategy, last: boo
                         world.expected,
                         world.expected and (world.delay_s > 0 or world.complaints),
                         world.feedback if world.complaints else None,
+                        shown=bool(shown_before[run]),
                     ),
                     comparisons=23,
                     min_samples=100,

@@ -32,7 +32,7 @@ from gateway.rollouts.state.transitions import (
     skip_step,
 )
 from gateway.rollouts.statistics.metrics import DEFAULT_METRICS, Metric, MetricName
-from gateway.rollouts.statistics.verdict import Outcome, Verdict
+from gateway.rollouts.statistics.verdict import MetricVerdict, Outcome, Verdict
 
 CHAIN = Plan(stages=(Stage.of("shadow"), Stage.of("canary")), interval_s=10, deadline_s=100)
 
@@ -69,6 +69,20 @@ def weights_until_the_end(rollout: Rollout) -> list[float]:
         weights.append(rollout.weight)
     assert rollout.phase is Phase.PROMOTING
     return weights
+
+
+def test_accuracy_that_a_check_has_shown_is_remembered() -> None:
+    """It stays shown in the steps that follow, in which a few labels may not show it again."""
+    rollout = start()
+    shown = MetricVerdict(
+        "accuracy", Outcome.SUCCESSFUL, 0.9, 0.9, 0.01, 80, 80, 1.0, 0.04, True, "It is as good."
+    )
+    passed = replace(verdict(rollout, Outcome.SUCCESSFUL), metrics=(shown,))
+    rollout, _ = advance(rollout, passed, 1.0, elapsed_s=10.0)
+    assert rollout.accuracy_shown
+    rollout, _ = say(rollout, Outcome.INCONCLUSIVE)
+    assert rollout.accuracy_shown
+    assert Rollout.from_json(rollout.to_json()).accuracy_shown
 
 
 def test_successful_steps_lead_to_promotion() -> None:

@@ -180,6 +180,37 @@ def test_expected_labels_are_waited_for() -> None:
         )
 
 
+def test_accuracy_that_was_shown_stays_shown() -> None:
+    """Few labels of a canary take nothing from a shadow's: only labels that say "worse" do."""
+    canary = replace(
+        GOOD,
+        champion=replace(GOOD.champion, labelled=3, wrong=0),
+        challenger=replace(GOOD.challenger, labelled=3, wrong=1),
+        pairs=Pairs(),
+    )
+    before = judged(canary, Strategy.CANARY, last=True)
+    assert before.outcome is Outcome.INCONCLUSIVE
+    shadow = replace(GOOD, pairs=replace(GOOD.pairs, labelled=60))
+    shown = Feedback(shown=True)
+    after = judged(canary, Strategy.CANARY, last=True, earlier=[shadow], feedback=shown)
+    assert (after.outcome, after.shows(MetricName.ACCURACY)) == (Outcome.SUCCESSFUL, True)
+    worse = replace(canary, challenger=replace(GOOD.challenger, labelled=900, wrong=400))
+    worse = replace(worse, champion=replace(GOOD.champion, labelled=900, wrong=90))
+    found = judged(worse, Strategy.CANARY, last=True, earlier=[shadow], feedback=shown)
+    assert found.outcome is Outcome.FAILED
+
+
+def test_a_step_without_labels_takes_nothing_from_the_evidence() -> None:
+    """Evidence on accuracy is the same with steps between that had none, in whatever number."""
+    shadow = replace(GOOD, pairs=replace(GOOD.pairs, labelled=700))
+    canary = replace(GOOD, pairs=Pairs())
+    one, many = (
+        metric_of(judged(canary, Strategy.CANARY, earlier=[shadow, *[canary] * n]), "accuracy")
+        for n in (0, 5)
+    )
+    assert one.chance_if_worse == many.chance_if_worse < 0.05
+
+
 def test_complaints_are_no_sample() -> None:
     """Feedback that never says "right" is compared by answer, not by label, and not in shadow."""
     shadow = replace(GOOD, champion=replace(GOOD.champion, labelled=40, wrong=40))
