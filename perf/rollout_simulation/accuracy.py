@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.rollouts.statistics import evidence
 from gateway.rollouts.statistics.metrics import MetricName
-from perf.rollout_simulation.bounds import misses, rates_bound, rates_exact
+from perf.rollout_simulation.bounds import misses, rates_bound, rates_exact, rates_near
 from perf.rollout_simulation.traffic import Counts
 from perf.rollout_simulation.worlds import DEFAULTS, Array, World
 
@@ -32,34 +32,32 @@ def any_label(seen: Counts) -> Array:
     return np.asarray(seen.judged.sum(axis=1) + seen.arms.sum(axis=(1, 2)) > 0)
 
 
-def shown(seen: Counts, world: World, need: float, *, worse: bool) -> Array:
-    """Where accuracy is shown to be worse than tolerated, or not to be."""
-    steps = seen.seen.shape[1]
+def shown(seen: Counts, world: World, need: float, *, worse: bool, asked: Array) -> Array:
+    """Where accuracy is shown to be worse than tolerated, or not to be; only where it is asked."""
+    found = np.zeros(len(seen.seen), dtype=bool)
+    rows = np.flatnonzero(asked)
     tolerated = _TOLERATED * (world.feedback if world.complaints else 1)
-    pairs = np.zeros(len(seen.seen))
+    pairs = np.zeros(len(rows))
     if not world.complaints:
         values, mean = (PAIR_VALUES, (1 + tolerated) / 2)
         if not worse:
             values, mean = 1 - values, 1 - mean
-        pairs = evidence.evidence_above(values, seen.judged, mean)
-    paired = (seen.mirrored > 0) & (not world.complaints)
-    counts_of, bounds = [], []
-    for step in range(steps):
-        counts = tuple(seen.arms[:, step, place] for place in (1, 0, 3, 2))
-        if world.complaints:
-            counts = (counts[0], seen.seen[:, step, 0], counts[2], seen.seen[:, step, 1])
-        margin = tolerated if worse else -tolerated
-        counts = counts if worse else misses(counts)
-        counts_of.append((counts, margin))
-        bounds.append(rates_bound(counts, margin))
-    found = together(pairs, bounds, paired) >= need
-    rows = np.flatnonzero(found)
-    if len(rows):
-        exact = [
-            rates_exact(tuple(count[rows] for count in counts), margin)
-            for counts, margin in counts_of
-        ]
-        found[rows] = together(pairs[rows], exact, paired[rows]) >= need
+        pairs = evidence.evidence_above(values, seen.judged[rows], mean)
+    margin = tolerated if worse else -tolerated
+    for evidence_of in (rates_bound, rates_near, rates_exact):
+        arms, requests = seen.arms[rows], seen.seen[rows]
+        paired = (seen.mirrored[rows] > 0) & (not world.complaints)
+        games = []
+        for step in range(seen.seen.shape[1]):
+            counts = tuple(arms[:, step, place] for place in (1, 0, 3, 2))
+            if world.complaints:
+                counts = (counts[0], requests[:, step, 0], counts[2], requests[:, step, 1])
+            games.append(evidence_of(counts if worse else misses(counts), margin))
+        enough = together(pairs, games, paired) >= need
+        rows, pairs = rows[enough], pairs[enough]
+        if not len(rows):
+            break
+    found[rows] = True
     return found
 
 

@@ -14,6 +14,7 @@ from gateway.rollouts.statistics.metrics import MetricName
 from perf.rollout_simulation.worlds import DEFAULTS, LOW, TAIL, Array, latency_shares
 
 _BETWEEN = (0.0, 0.5, 0.25, 0.75)
+_NEAR = np.array([-60, -30, -15, 0, 15, 30])
 
 
 def divergence(hits: Array, trials: Array, rate: Array | float) -> Array:
@@ -38,6 +39,19 @@ def rates_bound(counts: tuple[Array, ...], tolerated: float) -> Array:
         )
         least = np.minimum(least, evidence.both_arms(own, other))
     return np.where((gap > 0) & (trials > 0) & (trials_2 > 0), least, 0.0)
+
+
+def rates_near(counts: tuple[Array, ...], tolerated: float) -> Array:
+    """The evidence against one rate of the champion, a likely one: at least the evidence itself."""
+    hits, trials, hits_2, trials_2 = counts
+    first = hits / np.maximum(trials, 1e-9)
+    gap = hits_2 / np.maximum(trials_2, 1e-9) - tolerated - first
+    share = trials_2 / np.maximum(trials + trials_2, 1e-9)
+    at = np.clip(first + share * gap, max(0.0, -tolerated), min(1.0, 1.0 - tolerated))
+    found = evidence.both_arms(
+        evidence.rate_below(hits, trials, at), evidence.rate_above(hits_2, trials_2, at + tolerated)
+    )
+    return np.where((trials > 0) & (trials_2 > 0), found, 0.0)
 
 
 def rates_exact(counts: tuple[Array, ...], tolerated: float) -> Array:
@@ -68,10 +82,10 @@ class Metrics:
     def rates(self, counts: tuple[Array, ...], tolerated: float, need: float) -> Array:
         """Where the challenger's rate is shown to exceed the champion's by more than tolerated."""
         found = rates_bound(counts, tolerated) >= need
-        rows = np.flatnonzero(found)
-        if len(rows):
-            exact = rates_exact(tuple(count[rows] for count in counts), tolerated)
-            found[rows] = exact >= need
+        for evidence_of in (rates_near, rates_exact):
+            rows = np.flatnonzero(found)
+            if len(rows):
+                found[rows] = evidence_of(tuple(c[rows] for c in counts), tolerated) >= need
         return found
 
     def not_worse(self, counts: tuple[Array, ...], tolerated: float, need: float) -> Array:
@@ -91,6 +105,9 @@ class Metrics:
         other = np.where(sign * (hits_2 - 0.05 * of_2) > 0, divergence(hits_2, of_2, 0.05), 0)
         rows = np.flatnonzero(evidence.both_arms(own, other) >= need)
         if len(rows):
+            near = self._latency_near(champion[rows], challenger[rows], worse=worse)
+            rows = rows[near >= need]
+        if len(rows):
             exact = evidence.percentiles(
                 champion[rows],
                 challenger[rows],
@@ -100,6 +117,23 @@ class Metrics:
             )[0 if worse else 1]
             found[rows[exact >= need]] = True
         return found
+
+    def _latency_near(self, champion: Array, challenger: Array, *, worse: bool) -> Array:
+        """The least evidence over some percentiles that the champion may have: an upper bound."""
+        at = self.at + _NEAR
+        limits = (self.surely if worse else self.perhaps)[at]
+        above, above_2 = (
+            np.cumsum(counts[:, ::-1], axis=1)[:, ::-1] for counts in (champion, challenger)
+        )
+        own, other = above[:, at if worse else at + 1], above_2[:, limits]
+        trials, trials_2 = above[:, :1], above_2[:, :1]
+        low, high = (
+            (evidence.rate_below, evidence.rate_above)
+            if worse
+            else (evidence.rate_above, evidence.rate_below)
+        )
+        found = evidence.both_arms(low(own, trials, 0.05), high(other, trials_2, 0.05))
+        return np.asarray(found.min(axis=1))
 
     def one_arm(self, hits: Array, trials: Array, rate: float, need: float) -> Array:
         """Where the rate is shown to be above `rate`."""

@@ -44,9 +44,8 @@ def worse_than_tolerated(metrics: Metrics, world: World, seen: Counts, need: flo
     failed |= metrics.one_arm(seen.slow, seen.windows, 0.5, need) & _enough(
         MetricName.COMPUTE, seen.windows
     )
-    failed |= accuracy.shown(seen, world, need, worse=True) & _enough(
-        MetricName.ACCURACY, accuracy.labels(seen, world)
-    )
+    labelled = _enough(MetricName.ACCURACY, accuracy.labels(seen, world))
+    failed |= accuracy.shown(seen, world, need, worse=True, asked=labelled & ~failed)
     if world.lost_class:
         failed |= accuracy.class_lost(seen, need) & (seen.pairs > 0)
     return failed
@@ -59,10 +58,8 @@ def shown_not_worse(
     need = math.log(1 / ALPHA)
     late = world.expected and (world.delay_s > 0 or world.complaints)
     labelled = world.expected | accuracy.any_label(seen)
-    right = accuracy.shown(seen, world, need, worse=False) & _enough(
-        MetricName.ACCURACY, accuracy.labels(seen, world)
-    )
-    right |= seen.shown > 0
+    asked = _enough(MetricName.ACCURACY, accuracy.labels(seen, world)) & (seen.shown == 0)
+    right = accuracy.shown(seen, world, need, worse=False, asked=asked) | (seen.shown > 0)
     seen.shown[:] = right
     labels_decide = right | (labelled & (not late))
     alike = _alike(metrics, seen, steps.shadow, need)
@@ -80,18 +77,18 @@ def shown_not_worse(
     def at(*counts: Array) -> tuple[Array, ...]:
         return tuple(count[rows] for count in counts)
 
-    windows, quicker = at(seen.windows, seen.windows - seen.slow)
-    computed = metrics.one_arm(quicker, windows, 0.5, need)
-    measured = seen.windows[rows] >= DEFAULTS[MetricName.COMPUTE].min_samples
-    champion, challenger = at(seen.latency, seen.latency2)
-    quick = metrics.latency(champion, challenger, need, worse=False)
-    quick &= _timed(seen)[rows]
-    narrow(np.where(measured, computed, quick))
     narrow(
         metrics.not_worse(
             at(seen.e, seen.n, seen.e2, seen.n2), _TOLERATED[MetricName.ERROR_RATE], need
         )
     )
+    windows, quicker = at(seen.windows, seen.windows - seen.slow)
+    measured = windows >= DEFAULTS[MetricName.COMPUTE].min_samples
+    narrow(~measured | metrics.one_arm(quicker, windows, 0.5, need))
+    measured = seen.windows[rows] >= DEFAULTS[MetricName.COMPUTE].min_samples
+    timed = rows[~measured & _timed(seen)[rows]]
+    quick = metrics.latency(seen.latency[timed], seen.latency2[timed], need, worse=False)
+    narrow(measured | np.isin(rows, timed[quick]))
     found = np.zeros(len(passed), dtype=bool)
     found[rows] = True
     return found, held

@@ -25,6 +25,7 @@ from perf.rollout_simulation.worlds import (
 _OF_THE_ROLLOUT = {"judged", "judged_class", "arms", "seen", "mirrored", "shown"}
 ARM_LABELS = 4  # labelled and wrong, of the champion and of the challenger
 _INCIDENT_S, _HOUR_S = 600, 3600
+_MANY = 1_000  # so many in a tail of latencies are drawn bucket by bucket
 
 
 @dataclass
@@ -96,13 +97,16 @@ class Traffic:
         self.shares, self.shares2 = latency_shares(1.0), latency_shares(world.slower)
         self.drift = drift_shares(world.drift)
         self.delay = round(world.delay_s / world.check_s)
-        # What waits for its labels, one entry for each check: steps, requests, pairs.
-        self.waiting: deque[tuple[Array, ...]] = deque()
+        # What waits for its labels, from each check on: steps, requests, pairs.
+        self.waiting: deque[tuple[int, tuple[Array, ...]]] = deque()
 
     def latencies(self, into: Array, answered: Array, shares: Array) -> None:
         """Add a multinomial draw to each row; only what lies in the tail is drawn one by one."""
         high = self.rng.binomial(answered, 1 - shares[0])
         into[:, 0] += answered - high
+        if len(high) and high.mean() > _MANY:
+            into[:, 1:] += self.rng.multinomial(high, shares[1:] / shares[1:].sum())
+            return
         ends = np.cumsum(shares[1:]) / (1 - shares[0])
         bucket = 1 + np.searchsorted(ends[:-1], self.rng.random(int(high.sum())), side="right")
         rows = np.repeat(np.arange(len(into)), high)
@@ -110,27 +114,38 @@ class Traffic:
 
     def keep(self, rows: Array) -> None:
         """Only some rollouts go on."""
-        self.waiting = deque(tuple(each[rows] for each in entry) for entry in self.waiting)
+        self.waiting = deque(
+            (check, tuple(each[rows] for each in entry)) for check, entry in self.waiting
+        )
 
-    def arrive(self, seen: Counts, step: Array, weight: Array, shadow: Array, check: int) -> None:
-        """Add one interval to the counts."""
+    def arrive(
+        self,
+        seen: Counts,
+        step: Array,
+        weight: Array,
+        shadow: Array,
+        check: int,
+        intervals: int = 1,
+    ) -> None:
+        """Add the intervals up to a check to the counts."""
         world, rng = self.world, self.rng
         rate = world.requests_per_s * world.check_s
         requests = (
-            np.full(len(weight), int(rate)) if rate >= 1 else rng.binomial(1, rate, len(weight))
+            np.full(len(weight), round(rate * intervals))
+            if rate >= 1
+            else rng.binomial(intervals, rate, len(weight))
         )
         n2 = np.where(shadow, requests, rng.binomial(requests, weight))
         n = np.where(shadow, requests, requests - n2)
-        incident = world.incidents and check * world.check_s % _HOUR_S < _INCIDENT_S
-        worse = 10.0 if incident else 1.0
-        out = world.outage
-        e = rng.binomial(n, out + (1 - out) * CHAMPION_ERRORS * worse)
-        e2 = rng.binomial(n2, out + (1 - out) * world.errors * worse)
+        at_s = np.arange(check - intervals + 1, check + 1) * world.check_s
+        incident = world.incidents * float((at_s % _HOUR_S < _INCIDENT_S).mean())
+        e = self._errors(n, CHAMPION_ERRORS, incident)
+        e2 = self._errors(n2, world.errors, incident)
         seen.n += n
         seen.n2 += n2
         seen.e += e
         seen.e2 += e2
-        self._times(seen, n - e, n2 - e2, shadow)
+        self._times(seen, n - e, n2 - e2, shadow, intervals * world.check_s)
         rows = np.arange(len(step))
         seen.seen[rows, step, 0] += n * ~shadow
         seen.seen[rows, step, 1] += n2 * ~shadow
@@ -140,19 +155,28 @@ class Traffic:
             seen.mirrored += pairs
             seen.disagreed += rng.binomial(pairs, world.disagrees)
             seen.drift += rng.multinomial(pairs, self.drift)
-        self.waiting.append((step.copy(), n * ~shadow, n2 * ~shadow, pairs))
-        if len(self.waiting) > self.delay:
-            self._label(seen, *self.waiting.popleft())
+        self.waiting.append((check, (step.copy(), n * ~shadow, n2 * ~shadow, pairs)))
+        while self.waiting and self.waiting[0][0] + self.delay <= check:
+            self._label(seen, *self.waiting.popleft()[1])
 
-    def _times(self, seen: Counts, answered: Array, answered2: Array, shadow: Array) -> None:
+    def _errors(self, requests: Array, rate: float, incident: float) -> Array:
+        """How many fail; in an incident, which is a share of the time, ten times as many."""
+        out = self.world.outage
+        during = self.rng.binomial(requests, incident) if incident else 0 * requests
+        usual, worse = (out + (1 - out) * rate * times for times in (1, 10))
+        return np.asarray(
+            self.rng.binomial(requests - during, usual) + self.rng.binomial(during, min(1, worse))
+        )
+
+    def _times(
+        self, seen: Counts, answered: Array, answered2: Array, shadow: Array, time_s: float
+    ) -> None:
         world, rng = self.world, self.rng
         timed = rng.binomial(np.minimum(answered, answered2), TIMED)
         self.latencies(seen.latency, np.where(shadow, timed, answered), self.shares)
         self.latencies(seen.latency2, np.where(shadow, timed, answered2), self.shares2)
         # A shadow's windows count on a full machine only, which this one is not.
-        windows = np.minimum(
-            world.check_s / WINDOW_S, np.minimum(answered, answered2) / WINDOW_RUNS
-        )
+        windows = np.minimum(time_s / WINDOW_S, np.minimum(answered, answered2) / WINDOW_RUNS)
         windows = np.floor(windows + rng.random(len(windows))) * ~shadow
         apart = SPREAD * math.sqrt(2 / WINDOW_RUNS)
         too_slow = NormalDist().cdf(math.log(world.slower / 1.2) / apart)
