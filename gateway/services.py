@@ -6,7 +6,7 @@ process of a gateway has; this module adds what answers requests.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,13 @@ class Check:
     detail: str
 
 
+@dataclass(slots=True)
+class Start:
+    """Whether all that should be loaded at the start has once been tried. It stays so."""
+
+    tried: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The open services of one gateway."""
@@ -82,6 +89,7 @@ class Services:
     keys: KeyStore
     limits: RateLimits
     audit: AuditStore
+    start: Start = field(default_factory=Start)
 
     def share_of(self, caller: Caller) -> Share:
         """Tell what a caller may have of the places for runs."""
@@ -99,7 +107,10 @@ class Services:
         await self.lifecycle.load(name, version, actor=actor)
 
     async def ready(self) -> dict[str, Check]:
-        """Check that a request would be answered: not stopping, a replica, the database."""
+        """
+        Check that a request would be answered: not stopping, a replica, the database, and what
+        should be loaded at the start has been tried. A load that comes later changes nothing.
+        """
         live, known = len(self.replicas.live()), len(self.replicas.replicas)
         return {
             "accepting": Check(
@@ -107,6 +118,9 @@ class Services:
             ),
             "replicas": Check(live > 0, f"{live} of {known} can be reached"),
             "database": await self._database_check(),
+            "loads": Check(ok=True, detail="tried")
+            if self.start.tried or self.settled()
+            else self.started()["loads"],
         }
 
     def started(self) -> dict[str, Check]:
@@ -128,7 +142,9 @@ class Services:
     def settled(self) -> bool:
         """Whether nothing that should be loaded is still to come."""
         wanted = any(model.desired for model in self.registry.catalog.models.values())
-        return not wanted or all(check.ok for check in self.started().values())
+        settled = not wanted or all(check.ok for check in self.started().values())
+        self.start.tried |= settled
+        return settled
 
     async def flush_metrics(self) -> None:
         """

@@ -85,6 +85,7 @@ RULES: Mapping[str, Rule] = {
     "GET /api/v1/models": Rule(Role.INFER, Named.EACH),
     f"GET {_ONE_MODEL}": _SEE,
     f"DELETE {_ONE_MODEL}": _DELETE,
+    f"GET {_ONE_MODEL}/ready": _SEE,
     f"GET {_ONE_MODEL}/versions": _SEE,
     f"GET {_VERSION}": _SEE,
     f"DELETE {_VERSION}": _DELETE,

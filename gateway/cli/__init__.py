@@ -4,7 +4,8 @@ The command line. Each module beside this one holds the commands of one subject.
     audit.py     audit
     client.py    how the others reach a gateway
     keys.py      keys create, list, revoke, rotate
-    models.py    register, models, versions, load, unload, run, alias, delete; their tables in
+    register.py  register
+    models.py    models, versions, load, unload, run, alias, delete; their tables in
                  model_tables.py
     metrics.py   metrics, metrics compare
     replay.py    replay, recordings
@@ -25,6 +26,7 @@ from gateway.cli import models
 from gateway.cli.audit import audit_command
 from gateway.cli.keys import keys_app
 from gateway.cli.metrics import metrics_app
+from gateway.cli.register import register_command
 from gateway.cli.replay import recordings_command, replay_command
 from gateway.cli.rollouts import rollout_app
 
@@ -35,7 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for _name in ("register", "models", "versions", "load", "unload", "run", "alias", "delete"):
+app.command("register")(register_command)
+for _name in ("models", "versions", "load", "unload", "run", "alias", "delete"):
     app.command(_name)(getattr(models, f"{_name}_command"))
 
 app.command("audit")(audit_command)

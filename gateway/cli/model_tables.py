@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 from rich.text import Text
 
 from gateway.cli.client import console, make_table
@@ -35,6 +36,22 @@ def show_versions(versions: list[dict[str, Any]]) -> None:
             version["digest"].removeprefix("sha256:")[:12],
         )
     console().print(table)
+
+
+def show_proposal(proposal: dict[str, Any], *, taken: bool) -> None:
+    """Print what a file, or what lies beside it, says of its preprocessing and its classes."""
+    out = console()
+    out.print("Taken as proposed:" if taken else "Proposed (--accept takes it):")
+    for source in proposal["sources"]:
+        out.print(f"  {source}", markup=False)
+    if proposal["preprocessing"] is not None:
+        record = orjson.dumps(proposal["preprocessing"]).decode()
+        out.print(f"  {record}", markup=False, soft_wrap=True)
+    if proposal["labels"]:
+        first, *others = proposal["labels"]
+        out.print(
+            Text(f"  {len(proposal['labels'])} classes: {first}, … {(others or [first])[-1]}")
+        )
 
 
 def show_report(version: dict[str, Any]) -> None:

@@ -1,15 +1,10 @@
-"""`register`, `models`, `versions`, `load`, `unload`, `run`, `alias`, `delete`: for any gateway."""
+"""`models`, `versions`, `load`, `unload`, `run`, `alias`, `delete`: for any gateway."""
 
 import base64
-import contextlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
 from gateway.cli.client import (
@@ -21,87 +16,10 @@ from gateway.cli.client import (
     make_table,
     show_json,
 )
-from gateway.cli.configured import fail
 from gateway.cli.model_tables import show_report, show_versions, states
-from gateway.converter.errors import ConverterError
-from gateway.converter.merged import in_one_file
 
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 Version = Annotated[int | None, typer.Option("--version", min=1, help="One version of it.")]
-
-
-def register_command(
-    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The ONNX file.")],
-    name: Annotated[str, typer.Option("--name", help="The model's name, new or not.")],
-    labels: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A text file, one class name a line."),
-    ] = None,
-    preprocessing: Annotated[
-        str | None, typer.Option(help="raw, imagenet, unit, a record as JSON, or @FILE with one.")
-    ] = None,
-    keep_graph: Annotated[
-        bool | None,
-        typer.Option(
-            "--keep-graph/--no-keep-graph",
-            help=(
-                "Publish the graph as it is, or with a uint8 input where that is exact. Default: "
-                "the latter, unless the champion takes what the graph takes."
-            ),
-        ),
-    ] = None,
-    load: Annotated[bool, typer.Option("--load", help="Load the version, too.")] = False,
-    as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
-) -> None:
-    """Register a model, or the next version of one."""
-    fields = {}
-    if labels is not None:
-        fields["labels"] = labels.read_text(encoding="utf-8")
-    if preprocessing is not None:
-        fields["preprocessing"] = (
-            Path(preprocessing[1:]).read_text(encoding="utf-8")
-            if preprocessing.startswith("@")
-            else preprocessing
-        )
-    params = {"name": name, "load": str(load).lower()}
-    if keep_graph is not None:
-        params["keep_graph"] = str(keep_graph).lower()
-    with (
-        _one_file(model) as whole,
-        gateway_at(url, key) as gateway,
-        _progress(as_json=as_json) as progress,
-        progress.open(whole, "rb", description="Uploading and validating") as file,
-    ):
-        answer = gateway.call(
-            "POST",
-            "/api/v1/register",
-            params=params,
-            files={"file": ("model.onnx", file)},
-            data=fields,
-        )
-    if as_json:
-        show_json(answer)
-        return
-    out = console()
-    out.print(f"{answer['message']}: {answer['name']} version {answer['version']}", markup=False)
-    for change in answer["changes"]:
-        out.print(Text(change))
-    for warning in answer["warnings"]:
-        out.print(Text(f"Warning: {warning}", style="yellow"))
-    out.print(f"Next: {_next_step(answer, loaded=load)}", markup=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _one_file(model: Path) -> Iterator[Path]:
-    """Bring weights that lie beside a model into one file with it."""
-    with contextlib.ExitStack() as stack:
-        try:
-            whole = stack.enter_context(in_one_file(model))
-        except ConverterError as error:
-            fail(str(error))
-        yield whole
 
 
 def models_command(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
@@ -251,19 +169,6 @@ def delete_command(
     _tell({"name": name, "version": version, "deleted": True}, f"{what} is deleted", as_json)
 
 
-def _progress(*, as_json: bool) -> Progress:
-    """Make a progress bar on standard error; none where nobody looks."""
-    return Progress(
-        "{task.description}",
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=as_json or not sys.stderr.isatty(),
-    )
-
-
 def _what(name: str, version: int | None) -> str:
     return name if version is None else f"version {version} of {name}"
 
@@ -273,14 +178,6 @@ def _tell(done: dict[str, Any], sentence: str, as_json: bool) -> None:
         show_json(done)
     else:
         console().print(sentence, markup=False)
-
-
-def _next_step(registered: dict[str, Any], *, loaded: bool) -> str:
-    """Say what to type now that a version is registered."""
-    name, version = registered["name"], registered["version"]
-    if version > 1:
-        return f"gateway rollout create {name} {version}"
-    return f"gateway run {name} IMAGE" if loaded else f"gateway load {name}"
 
 
 def _pin(name: str, version: int | None) -> dict[str, Any]:

@@ -3,33 +3,41 @@ The files of a folder of models, and what they say.
 
     NAME.onnx                 the model
     NAME.onnx.data            its weights, if they are not inside
-    NAME.json                 its preprocessing record, or {"preset": NAME}
+    NAME.json                 its preprocessing record, or {"preset": NAME}; {"preset": "proposed"}
+                              takes what the file, or one of the next two, says
+    NAME.preprocessor_config.json, NAME.config.json
+                              of Transformers or timm
     NAME.txt                  its class names, one a line
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.converter.digests import digest_file
 from gateway.converter.merged import data_files, in_one_file
-from gateway.errors import LabelsInvalid
+from gateway.converter.onnx_signature import read_graph, signature_of
+from gateway.errors import LabelsInvalid, PreprocessingInvalid
+from gateway.preprocessing.proposals import Proposal, propose, takes_proposal
 from gateway.registry.labels import read_labels
 
 Stamp = tuple[int, ...]
 """What changes when another file, or other content, is behind a path."""
 
 _RECORD, _LABELS = ".json", ".txt"
+_SIDECARS = (".preprocessor_config.json", ".config.json")
 
 
 @dataclass(frozen=True, slots=True)
 class FolderModel:
-    """What the folder says of a model."""
+    """What the folder says of a model; `proposal` is what nobody has taken."""
 
     path: Path
     digest: str
     preprocessing: str | None
     labels: list[str] | None
+    proposal: Proposal | None = None
 
 
 def read_folder(folder: Path) -> dict[str, Stamp]:
@@ -55,19 +63,46 @@ def read_model(path: Path) -> FolderModel:
     Raises:
         ExternalDataForbidden, ModelInvalid: Its weights cannot be brought in.
         LabelsInvalid: The class names cannot be read.
+        PreprocessingInvalid: What is proposed was asked for, and nothing is.
         OSError: A file went meanwhile.
     """
-    with in_one_file(path) as whole:
-        digest = digest_file(whole)
     try:
-        record, labels = _text(path.with_suffix(_RECORD)), _text(path.with_suffix(_LABELS))
+        record, text = _text(path.with_suffix(_RECORD)), _text(path.with_suffix(_LABELS))
+        sidecars = [_text(path.with_suffix(suffix)) for suffix in _SIDECARS]
     except UnicodeDecodeError as error:
         raise LabelsInvalid(f"{path.stem}.json or .txt is not UTF-8.") from error
-    return FolderModel(path, digest, record, read_labels(labels))
+    labels = read_labels(text)
+    with in_one_file(path) as whole:
+        digest = digest_file(whole)
+        if record is not None and not takes_proposal(record):
+            return FolderModel(path, digest, record, labels)
+        proposal = _proposal(whole, [each for each in sidecars if each is not None])
+    if not takes_proposal(record):
+        return FolderModel(path, digest, record, labels, proposal)
+    if proposal is None:
+        raise PreprocessingInvalid(
+            f"{path.stem}.json takes what is proposed, and nothing is that fits the model."
+        )
+    taken = proposal.preprocessing
+    return FolderModel(
+        path,
+        digest,
+        None if taken is None else json.dumps(taken.model_dump(mode="json")),
+        labels or (None if proposal.labels is None else list(proposal.labels)),
+    )
+
+
+def _proposal(model: Path, sidecars: list[str]) -> Proposal | None:
+    graph = read_graph(model)
+    signature = signature_of(graph)
+    if not signature.inputs:
+        return None
+    metadata = {each.key: each.value for each in graph.metadata_props}
+    return propose(metadata, sidecars, signature.inputs[0], signature.classes)
 
 
 def _stamp(path: Path) -> Stamp:
-    described = (path.with_suffix(_RECORD), path.with_suffix(_LABELS))
+    described = [path.with_suffix(suffix) for suffix in (_RECORD, _LABELS, *_SIDECARS)]
     stamp: list[int] = []
     for file in (path, *described, *data_files(path)):
         try:

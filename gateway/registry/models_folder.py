@@ -185,6 +185,13 @@ class ModelsFolder:
         await self._registry.store.add_version(new, actor=_ACTOR)
         await self._registry.refresh()
         log.info("model_published", model=name, version=version, source=FOLDER)
+        if found.proposal is not None:
+            log.info(
+                "preprocessing_proposed",
+                model=name,
+                sources=list(found.proposal.sources),
+                take=f'{name}.json with {{"preset": "proposed"}}',
+            )
         return version
 
     async def _take_over(self, name: str, version: int) -> None:

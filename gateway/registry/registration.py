@@ -56,6 +56,7 @@ class Registered:
     version: ModelVersion
     created: bool
     warnings: tuple[str, ...]
+    proposal: dict[str, Any] | None = None
 
 
 class Registration:
@@ -117,7 +118,7 @@ class Registration:
         Args:
             upload: The file.
             name: The model's name, new or not.
-            preprocessing: A preset, a JSON record, or None.
+            preprocessing: A preset, a JSON record, `proposed`, or None.
             labels: One class name for each score, or None.
             keep_graph: Publish the graph as it is (True), or with a uint8 input where that is exact
                 (False). None: the latter, unless the champion takes what the graph takes.
@@ -155,8 +156,10 @@ class Registration:
                     labels=labels,
                     keep_graph=keep_graph,
                     beside=champion_input(model),
+                    sidecars=upload.sidecars,
                 )
             _raise_refusal(validated.report, name)
+            labels = validated.labels
             claim = await self._claim(name, upload, digest_of_record(validated, labels))
             version, created = claim.version, claim.state != "registered"
             warnings = list(validated.report.warnings)
@@ -170,7 +173,8 @@ class Registration:
         if created:
             log.info("model_registered", model=name, version=version, digest=registered.digest)
         differing = champion_differences(catalog.model(name), version)
-        return Registered(registered, created, (*warnings, *differing))
+        proposal = validated.proposal
+        return Registered(registered, created, (*warnings, *differing), proposal)
 
     async def _known(self, version: ModelVersion, upload: Upload) -> Registered:
         """Answer bytes that are registered; where the published file is damaged, mend it."""

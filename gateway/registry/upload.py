@@ -16,12 +16,16 @@ UPLOAD = "upload"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that arrived whole. `folder` is its own; `digest` reads "sha256:…"."""
+    """
+    A file that arrived whole. `folder` is its own; `digest` reads "sha256:…"; `sidecars` are the
+    texts of the JSON files that lay beside it.
+    """
 
     path: Path
     folder: Path
     digest: str
     size_bytes: int
+    sidecars: tuple[str, ...] = ()
 
 
 class UploadPlaces:

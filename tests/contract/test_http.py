@@ -142,7 +142,19 @@ def test_health_tells_alive_ready_and_started(small_gateway: GatewayProcess) -> 
     assert small_gateway.client.get("/livez").json()["ok"]
     assert small_gateway.client.get("/startupz").json()["ok"]
     ready = small_gateway.client.get("/readyz").json()
-    assert {"accepting", "replicas", "database"} <= set(ready["checks"])
+    assert {"accepting", "replicas", "database", "loads"} <= set(ready["checks"])
+
+
+def test_a_model_is_ready_when_a_run_would_be_answered(small_gateway: GatewayProcess) -> None:
+    """By name, by version and by alias; what a run would be refused with is the answer."""
+    for query in ("", "?version=1", "?alias=champion"):
+        answer = small_gateway.client.get(f"/api/v1/models/m/ready{query}")
+        assert answer.json() == {"name": "m", "version": 1, "ready": True}
+    for query, code in (("?version=9", "version_not_found"), ("?alias=no", "alias_not_found")):
+        answer = small_gateway.client.get(f"/api/v1/models/m/ready{query}")
+        assert answer.json()["code"] == code
+    absent = small_gateway.client.get("/api/v1/models/nobody/ready")
+    assert (absent.status_code, absent.json()["code"]) == (409, "model_not_loaded")
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])

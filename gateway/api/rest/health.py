@@ -1,12 +1,16 @@
 """
 Health, as Kubernetes asks for it. Alive: the event loop answers, whatever Triton and the database
-do. Ready: a request would be answered. Started: what should be loaded at start is loaded.
+do. Ready: a request would be answered. Started: what should be loaded at start is loaded. And of
+one model: a run would be answered now.
 """
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
 
 from gateway.api.rest.dependencies import ServicesOf
+from gateway.api.rest.parameters import Alias, PathName, Version, error_responses
 from gateway.api.rest.schemas import CheckResponse, HealthResponse
+from gateway.inference.pinned import read_version
 from gateway.services import Check
 
 router = APIRouter(tags=["health"])
@@ -22,7 +26,7 @@ async def livez() -> HealthResponse:
     "/readyz", summary="Would a request be answered?", responses={503: {"model": HealthResponse}}
 )
 async def readyz(services: ServicesOf, response: Response) -> HealthResponse:
-    """Check the replicas, the database, and that the server is not stopping."""
+    """Check the replicas, the database, the first loads, and that the server is not stopping."""
     return _answer(response, await services.ready())
 
 
@@ -30,6 +34,30 @@ async def readyz(services: ServicesOf, response: Response) -> HealthResponse:
 async def startupz(services: ServicesOf, response: Response) -> HealthResponse:
     """Check that what should be loaded at start has been loaded, or has been given up."""
     return _answer(response, services.started())
+
+
+class ModelReadyResponse(BaseModel):
+    """A version that would answer now."""
+
+    name: str = Field(description="The model's name.", examples=["flowers"])
+    version: int = Field(description="The version that would answer.", examples=[1])
+    ready: bool = Field(description="Always true: what is not ready is an error.")
+
+
+@router.get(
+    "/api/v1/models/{name}/ready",
+    summary="Would a run of this model be answered?",
+    responses=error_responses(404, 409, 422, 503),
+)
+async def model_ready(
+    services: ServicesOf,
+    name: PathName,
+    version: Version = None,
+    alias: Alias = None,
+) -> ModelReadyResponse:
+    """Answer 200 if a run would be answered now; else the error that it would be answered with."""
+    chosen = services.tensors.choose(name, version=read_version(version), alias=alias)
+    return ModelReadyResponse(name=name, version=chosen.version, ready=True)
 
 
 def _answer(response: Response, checks: dict[str, Check]) -> HealthResponse:

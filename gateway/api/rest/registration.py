@@ -20,6 +20,7 @@ from gateway.settings import Settings
 
 _FLAG = TypeAdapter(bool)
 _OPTIONS = ("name", "model_name", "labels", "preprocessing", "keep_graph", "load")
+_PREPROCESSING = "raw, imagenet, unit, a record as JSON, or proposed: take the proposal."
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -34,7 +35,15 @@ _BODY: dict[str, Any] = {
                         "labels": {"type": "string", "description": "One class name a line."},
                         "preprocessing": {
                             "type": "string",
-                            "description": "raw, imagenet, unit, or a record as JSON.",
+                            "description": _PREPROCESSING,
+                        },
+                        "sidecar": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": (
+                                "preprocessor_config.json or config.json of Transformers or timm: "
+                                "what they say is proposed."
+                            ),
                         },
                         "keep_graph": {
                             "type": "boolean",
@@ -57,6 +66,19 @@ class TensorResponse(BaseModel):
     shape: list[int | None] = Field(
         description="Its sizes, the batch axis included; null: any.",
         examples=[[None, None, None, 3]],
+    )
+
+
+class ProposalResponse(BaseModel):
+    """What the file's metadata, or a sidecar, says. `preprocessing=proposed` takes it."""
+
+    preprocessing: dict[str, Any] | None = Field(
+        description="The record; null: none, or raw pixels."
+    )
+    labels: list[str] | None = Field(description="The class names; null: none.")
+    sources: list[str] = Field(
+        description="Where each comes from.",
+        examples=[["preprocessing: preprocessor_config.json (Transformers)"]],
     )
 
 
@@ -83,6 +105,9 @@ class RegisterResponse(BaseModel):
         description="How images become the input; null: raw pixels, or none is known."
     )
     warnings: list[str] = Field(description="What validation found worth knowing.")
+    proposal: ProposalResponse | None = Field(
+        description="What the file or a sidecar says of preprocessing and classes; null: nothing."
+    )
     loaded: bool = Field(description="Whether the version was loaded, because `load` said so.")
 
 
@@ -110,9 +135,7 @@ async def register_model(
     ] = None,
     model_name: Annotated[str | None, Query(description="The same as `name`.")] = None,
     labels: Annotated[str | None, Query(description="Class names, one a line.")] = None,
-    preprocessing: Annotated[
-        str | None, Query(description="raw, imagenet, unit, or a record as JSON.")
-    ] = None,
+    preprocessing: Annotated[str | None, Query(description=_PREPROCESSING)] = None,
     keep_graph: Annotated[
         bool | None,
         Query(
@@ -230,5 +253,10 @@ def _answer(registered: Registered, *, loaded: bool) -> RegisterResponse:
             None if version.preprocessing is None else version.preprocessing.model_dump(mode="json")
         ),
         warnings=list(registered.warnings),
+        proposal=(
+            None
+            if registered.proposal is None
+            else ProposalResponse.model_validate(registered.proposal)
+        ),
         loaded=loaded,
     )

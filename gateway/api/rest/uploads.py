@@ -25,6 +25,7 @@ FORM_OVERHEAD_BYTES = 4 << 20
 """What a form may hold beside the model: boundaries and text fields."""
 
 _FILE_FIELDS = frozenset({"file", "model"})
+_SIDECAR_FIELD = "sidecar"
 _MAX_TEXT_BYTES = 1 << 20
 _WRITE_BYTES = 1 << 20
 
@@ -75,6 +76,7 @@ class _ModelForm:
 
     def __init__(self, boundary: bytes, model: _ModelFile) -> None:
         self.fields: dict[str, str] = {}
+        self.sidecars: list[str] = []
         self.has_model = False
         self.ended = False
         self._model = model
@@ -137,9 +139,13 @@ class _ModelForm:
     def _part_end(self) -> None:
         if self._name and not self._is_model:
             try:
-                self.fields[self._name] = self._text.decode("utf-8-sig")
+                text = self._text.decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise UploadInvalid(f"The field {self._name[:40]!r} is not UTF-8.") from error
+            if self._name == _SIDECAR_FIELD:
+                self.sidecars.append(text)
+            else:
+                self.fields[self._name] = text
 
     def _end(self) -> None:
         self.ended = True
@@ -166,9 +172,10 @@ async def receive(
     with storage_full(), path.open("xb") as file:
         model = _ModelFile(file, limit_bytes)
         fields: dict[str, str] = {}
+        sidecars: tuple[str, ...] = ()
         try:
             if is_form:
-                fields = await _receive_form(request, options, model, idle_timeout_s)
+                fields, sidecars = await _receive_form(request, options, model, idle_timeout_s)
             else:
                 async for data in _body(request, idle_timeout_s):
                     model.take(data)
@@ -178,7 +185,7 @@ async def receive(
                 "The connection was closed before the model had arrived."
             ) from error
         digest = await model.finish()
-    return Received(Upload(path, folder, digest, model.size_bytes), fields)
+    return Received(Upload(path, folder, digest, model.size_bytes, sidecars), fields)
 
 
 def too_large(limit_bytes: int) -> BodyTooLarge:
@@ -188,7 +195,7 @@ def too_large(limit_bytes: int) -> BodyTooLarge:
 
 async def _receive_form(
     request: Request, options: dict[bytes, bytes], model: _ModelFile, idle_timeout_s: float
-) -> dict[str, str]:
+) -> tuple[dict[str, str], tuple[str, ...]]:
     boundary = options.get(b"boundary", b"")
     if not boundary:
         raise UploadInvalid("The multipart form has no boundary.")
@@ -203,7 +210,7 @@ async def _receive_form(
         raise UploadInvalid("The multipart form ends early.")
     if not form.has_model:
         raise UploadInvalid("The form holds no part `file` with the model.")
-    return form.fields
+    return form.fields, tuple(form.sidecars)
 
 
 async def _body(request: Request, idle_timeout_s: float) -> AsyncIterator[bytes]:

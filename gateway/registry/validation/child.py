@@ -43,6 +43,7 @@ def main() -> None:
         keep_graph=request["keep_graph"],
         beside=read_tensor(request["beside"]),
         runtime=request["runtime"],
+        sidecars=request["sidecars"],
     )
     _examine(examination, folder / REPORT_FILE, confined)
 
@@ -59,6 +60,8 @@ def _examine(examination: Any, report: Path, confined: Confined) -> None:
                 "warnings": examination.warnings,
                 "confined": asdict(confined),
                 "preprocessing": examination.preprocessing_json(),
+                "labels": examination.labels,
+                "proposal": examination.proposal_json(),
             }
         )
         with exit_if_full():

@@ -33,7 +33,8 @@ from gateway.converter.signature import (
     takes_raw_pixels,
 )
 from gateway.converter.uint8_input import AS_IT_IS, InputPolicy
-from gateway.errors import LabelsInvalid
+from gateway.errors import LabelsInvalid, PreprocessingInvalid
+from gateway.preprocessing.proposals import Proposal, propose, takes_proposal
 from gateway.preprocessing.record import Preprocessing, check_pixels, resolve_preprocessing
 from gateway.registry.validation.doubts import doubts
 from gateway.registry.validation.runtime import Runtime
@@ -56,13 +57,17 @@ class Examination:
         runtime: str,
         keep_graph: bool | None,
         beside: TensorSignature | None,
+        sidecars: Sequence[str] = (),
     ) -> None:
         self.runtime = Runtime(runtime)
         self.warnings: list[str] = []
+        self.labels = labels
+        self.proposal: Proposal | None = None
         self._path = path
         self._name = name
         self._requested = preprocessing
-        self._labels = labels
+        self._sidecars = sidecars
+        self._metadata: dict[str, str] = {}
         self._max_batch_size = max_batch_size
         self._keep_graph = keep_graph
         self._beside = beside
@@ -83,6 +88,10 @@ class Examination:
         """Give the record that the version gets; None: raw pixels, or none at all."""
         return None if self._record is None else self._record.model_dump(mode="json")
 
+    def proposal_json(self) -> dict[str, Any] | None:
+        """Give what the file, or what lies beside it, says of its preprocessing and classes."""
+        return None if self.proposal is None else self.proposal.to_json()
+
     def _file(self) -> Mapping[str, Any]:
         size_bytes = self._path.stat().st_size
         if size_bytes == 0:
@@ -100,6 +109,7 @@ class Examination:
             raise not_onnx(self._path, "Not an ONNX model: no IR version, graph or operator set.")
         refuse_external_data(model)
         self._model = model
+        self._metadata = {each.key: each.value for each in model.metadata_props}
         return {
             "size_bytes": size_bytes,
             "producer": f"{model.producer_name} {model.producer_version}".strip()[:200],
@@ -134,17 +144,38 @@ class Examination:
         signature = read_signature(self._path)
         check_classifier(signature)
         self._signature = signature
-        self._record = resolve_preprocessing(self._requested, signature.inputs[0])
-        if self._labels is not None:
-            _check_label_count(self._labels, signature.classes)
+        self.proposal = propose(
+            self._metadata, self._sidecars, signature.inputs[0], signature.classes
+        )
+        if takes_proposal(self._requested):
+            self._take_proposal()
+        else:
+            self._record = resolve_preprocessing(self._requested, signature.inputs[0])
+        if self.labels is not None:
+            _check_label_count(self.labels, signature.classes)
         check_pixels(signature.inputs[0], self._record)
         if self._record is None and not takes_raw_pixels(signature.inputs[0]):
+            proposed = self.proposal is not None and self.proposal.preprocessing is not None
+            cure = (
+                "preprocessing=proposed (--accept)" if proposed else "preprocessing=unit, imagenet"
+            )
             self.warnings.append(
                 f"The model takes {signature.inputs[0]} and has no preprocessing record: it cannot "
-                "answer an image. Register the same file with one: preprocessing=unit, imagenet, "
-                "or a record (docs/registration.md)."
+                f"answer an image. Register the same file with one: {cure}, or a record "
+                "(docs/registration.md)."
             )
         return {"signature": signature.to_json()}
+
+    def _take_proposal(self) -> None:
+        if self.proposal is None:
+            raise PreprocessingInvalid(
+                "Nothing is proposed: neither the file's metadata nor a sidecar says how an image "
+                "becomes its input in a way that fits it. Say it: preprocessing=unit, imagenet, or "
+                "a record (docs/registration.md)."
+            )
+        self._record = self.proposal.preprocessing
+        if self.labels is None:
+            self.labels = self.proposal.labels
 
     def _config(self) -> Mapping[str, Any]:
         self._plan = plan = self._planned(
@@ -171,8 +202,8 @@ class Examination:
                 "it is published as it is."
             )
             trial = self._tried(plan)
-        if self._labels is not None:
-            _check_label_count(self._labels, trial.facts["classes"])
+        if self.labels is not None:
+            _check_label_count(self.labels, trial.facts["classes"])
         self.warnings.extend(trial.warnings)
         self.warnings.extend(doubts(plan.graph, plan.signature, trial.rows))
         return {**trial.facts, "changes": list(plan.changes)}

@@ -8,7 +8,7 @@ at its deadline, out of memory, or crashed; the first stage that its report lack
 import json
 import signal
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from gateway.system.processes import describe_exit
 
 _MODULE = "gateway.registry.validation.child"
 _FOLDER = "validation"
-# For the report and what the process prints; it writes nothing else.
-_FILE_BYTES = 1 << 20
+# For the report, with the class names that it proposes; the process writes nothing else.
+_FILE_BYTES = 16 << 20
 # The file as bytes, parsed, in the runtime's session, and in its optimised form.
 _MEMORY_BY_FILE = 5
 
@@ -35,10 +35,15 @@ class Validated:
     Attributes:
         report: Stage by stage.
         preprocessing: The record that the version gets; None: raw pixels, or none.
+        labels: The class names that it gets; None: none.
+        proposal: `preprocessing`, `labels` and `sources` of what the file, or what lies beside it,
+            says; None: nothing.
     """
 
     report: Report
     preprocessing: dict[str, Any] | None
+    labels: list[str] | None = None
+    proposal: dict[str, Any] | None = None
 
     @property
     def change_graph(self) -> bool:
@@ -79,6 +84,7 @@ class Validator:
         labels: Sequence[str] | None,
         keep_graph: bool | None = None,
         beside: TensorSignature | None = None,
+        sidecars: Sequence[str] = (),
     ) -> Validated:
         """
         Examine a file in a process of its own.
@@ -88,6 +94,7 @@ class Validator:
             folder: An existing folder; the process gets one in it.
             name: The model's name.
             preprocessing, labels: What was asked for at registration.
+            sidecars: The texts of the JSON files beside it.
             keep_graph, beside: Whether the graph is published as it is: `InputPolicy`.
 
         Raises:
@@ -106,6 +113,7 @@ class Validator:
             "max_batch_size": self.max_batch_size,
             "keep_graph": keep_graph,
             "beside": None if beside is None else asdict(beside),
+            "sidecars": list(sidecars),
             "runtime": self.runtime,
             "limits": {
                 "memory_bytes": self.memory_bytes + _MEMORY_BY_FILE * size_bytes,
@@ -120,19 +128,22 @@ class Validator:
 def _read_report(path: Path, ended: Ended, runtime: str) -> Validated:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        report, preprocessing = Report.from_json(stored), stored["preprocessing"]
+        validated = Validated(
+            Report.from_json(stored), stored["preprocessing"], stored["labels"], stored["proposal"]
+        )
     except (OSError, ValueError, KeyError, TypeError):
-        report, preprocessing = Report(runtime), None
+        validated = Validated(Report(runtime), None)
+    report = validated.report
     finished = report.refusal is not None or len(report.stages) == len(STAGES)
     if ended.code == 0 and finished and not ended.timed_out:
-        return Validated(report, preprocessing)
+        return validated
     code, detail = _meaning(ended)
     blamed = STAGES[min(len(report.stages), len(STAGES) - 1)]
     stage = ValidationStage(
         blamed, ok=False, took_s=0.0, code=code, detail=f"{detail} (stage: {blamed})"
     )
     passed = tuple(stage for stage in report.stages if stage.ok and stage.name != blamed)
-    return Validated(Report(report.runtime, (*passed, stage), report.warnings), preprocessing)
+    return replace(validated, report=Report(report.runtime, (*passed, stage), report.warnings))
 
 
 def _meaning(ended: Ended) -> tuple[str, str]:
