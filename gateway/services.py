@@ -20,6 +20,7 @@ from gateway.control_plane import ControlPlane, Folder, LocalControlPlane
 from gateway.core import open_core
 from gateway.errors import StoreUnavailable
 from gateway.inference.admission import Admission
+from gateway.inference.asking import TensorAsker
 from gateway.inference.choice import VersionChoice
 from gateway.inference.decoder import Decoder
 from gateway.inference.fair_queue import EVERYBODY, Share
@@ -233,11 +234,15 @@ async def open_services(
             lambda: registry.catalog,
             control.replicas,
             admission,
-            decoder,
+            TensorAsker(
+                control.replicas,
+                decoder,
+                lambda chosen: registry.catalog.model(chosen.model).largest_batch(chosen),
+                most_images=settings.max_batch_images,
+            ),
             rollouts.assignments,
             timeout_s=settings.request_timeout_s,
             challenger_timeout_s=settings.challenger_timeout_s,
-            most_images=settings.max_batch_images,
         )
         await stack.enter_async_context(
             rollouts.running(

@@ -38,6 +38,7 @@ __all__ = [
     "ConfigOptions",
     "Placement",
     "generate_config",
+    "largest_batch",
     "model_name",
     "parse",
     "placement_for_machine",
@@ -172,6 +173,17 @@ def model_name(text: str) -> str:
         ConfigInvalid: It cannot be read.
     """
     return str(parse(text).name)
+
+
+@lru_cache(maxsize=4096)
+def largest_batch(text: str) -> int:
+    """
+    Return the largest batch that the text of a config.pbtxt allows; 0 if it never batches.
+
+    Raises:
+        ConfigInvalid: It cannot be read.
+    """
+    return int(parse(text).max_batch_size)
 
 
 def to_json(config: pb.ModelConfig) -> str:

@@ -1,26 +1,63 @@
 """
-Images that come as the elements of a BYTES tensor, and the pixels that take their place.
+Images that come as the elements of a BYTES tensor.
 
 Source: Triton, Binary Tensor Data Extension (each element is preceded by its length, four bytes,
 little endian); OpenVINO Model Server, "Support for image preprocessing" (BYTES for an image input).
 """
 
-import asyncio
 import base64
 import binascii
+import contextlib
+import itertools
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from gateway.errors import BatchTooLarge, GatewayError, ImageMismatch, TensorInvalid
-from gateway.inference.decoder import Decoder
-from gateway.inference.request import ImageRequest
-from gateway.inference.tensor_request import Buffer, Inference
+from gateway.errors import BatchTooLarge, GatewayError, TensorInvalid
+from gateway.inference.tensor_request import Inference
 from gateway.registry.versions import ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """
+    Images of one call that go through the model together.
+
+    Attributes:
+        encoded: The files' bytes.
+        first: The position of the first of them in the call.
+        of: How many the call has.
+    """
+
+    encoded: Sequence[bytes]
+    first: int
+    of: int
+
+    @contextlib.contextmanager
+    def blaming(self, index: int) -> Iterator[None]:
+        """Have errors name an image by its position in the call, if there is more than one."""
+        try:
+            yield
+        except GatewayError as error:
+            if self.of == 1:
+                raise
+            raise type(error)(f"Image {self.first + index}: {error.detail}") from error
+
+
+def parts_of(images: Sequence[bytes], *, most: int) -> list[ImagePart]:
+    """
+    Cut the images of a call into parts of nearly equal length, in order.
+
+    Args:
+        images: The files' bytes, at least one.
+        most: The largest part.
+    """
+    count = -(-len(images) // most)
+    bounds = [len(images) * part // count for part in range(count + 1)]
+    return [
+        ImagePart(images[begin:end], begin, len(images))
+        for begin, end in itertools.pairwise(bounds)
+    ]
 
 
 def holds_images(inference: Inference, chosen: ModelVersion) -> bool:
@@ -82,63 +119,3 @@ def _from_json(data: object) -> list[bytes]:
         return [base64.b64decode(str(element), validate=True) for element in flat]
     except (binascii.Error, ValueError):
         raise TensorInvalid("In JSON, encoded images are base64 strings.") from None
-
-
-async def with_pixels(
-    inference: Inference, request: ImageRequest, images: Sequence[bytes], decoder: Decoder
-) -> Inference:
-    """
-    Put pixels in the place of a request's encoded images.
-
-    Args:
-        inference: The request.
-        request: Says which version; its stages take note of the time.
-        images: What `images_of` found.
-        decoder: Makes each the input that the version takes.
-
-    Raises:
-        GatewayError: As the decoder, the text naming the image by its position if there are more.
-        ImageMismatch: The images cannot be one batch.
-    """
-    tasks = [asyncio.create_task(_decode(request, image, decoder)) for image in images]
-    try:
-        arrays = [await _at(position, task, len(images)) for position, task in enumerate(tasks)]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    wanted = request.chosen.signature.inputs[0]
-    if len(arrays) > 1 and len(wanted.shape) == 3:
-        raise ImageMismatch("The model takes one image at a time.")
-    for position, array in enumerate(arrays):
-        if array.shape != arrays[0].shape:
-            raise ImageMismatch(
-                f"Image {position} gives {list(array.shape)}, image 0 gives "
-                f"{list(arrays[0].shape)}: images of one batch have one size."
-            )
-    pixels = arrays[0] if len(arrays) == 1 else await asyncio.to_thread(np.concatenate, arrays)
-    values = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data
-    given: Mapping[str, Any] = {
-        "name": wanted.name,
-        "datatype": wanted.dtype,
-        "shape": list(pixels.shape),
-        "parameters": {"binary_data_size": len(values)},
-    }
-    pieces: list[Buffer] = [values]
-    return replace(inference, inputs=[given], values=pieces)
-
-
-async def _decode(request: ImageRequest, image: bytes, decoder: Decoder) -> npt.NDArray[np.generic]:
-    # Without shared memory nothing has to be released.
-    return (await decoder.decode(replace(request, encoded=image), None)).array
-
-
-async def _at(
-    position: int, task: "asyncio.Task[npt.NDArray[np.generic]]", count: int
-) -> npt.NDArray[np.generic]:
-    try:
-        return await task
-    except GatewayError as error:
-        if count == 1:
-            raise
-        raise type(error)(f"Image {position}: {error.detail}") from error

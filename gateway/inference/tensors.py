@@ -1,7 +1,7 @@
 """
 The story of a V2 inference: tensors in, tensors out, by the version that a `run` would ask.
 
-    choose the version → admit → lease a replica → decode encoded images → pass it on to Triton
+    choose the version → admit → ask it (`asking.py`): lease, decode encoded images, pass it on
 
 Triton's answer is passed back as it comes. A model with a rollout is answered by the version that
 the rollout says, and by the champion if the challenger fails. What counts for the rollout are calls
@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from gateway.errors import DeadlineExceeded, GatewayError, RequestError, TensorInvalid
+from gateway.errors import DeadlineExceeded, GatewayError, RequestError
 from gateway.inference.admission import Admission
+from gateway.inference.asking import TensorAsker
 from gateway.inference.choice import VersionChoice
-from gateway.inference.decoder import Decoder
 from gateway.inference.describe import describe, statistics
-from gateway.inference.encoded_images import holds_images, images_of, with_pixels
 from gateway.inference.fair_queue import EVERYBODY, Share
 from gateway.inference.request import ImageRequest
 from gateway.inference.tensor_answer import TensorAnswer
@@ -30,7 +29,7 @@ from gateway.registry.versions import Catalog, ModelVersion
 from gateway.rollouts.live.assignments import Assignments, RequestResult
 from gateway.rollouts.state.traffic import Assignment
 from gateway.telemetry.observation import Observation
-from gateway.triton.errors import TritonError, TritonNotReady, TritonRejected
+from gateway.triton.errors import TritonNotReady
 from gateway.triton.replicas import ReplicaSet
 
 
@@ -43,22 +42,20 @@ class TensorRunner:
         catalog: Callable[[], Catalog],
         replicas: ReplicaSet,
         admission: Admission,
-        decoder: Decoder,
+        asker: TensorAsker,
         assignments: Assignments,
         *,
         timeout_s: float,
         challenger_timeout_s: float,
-        most_images: int,
     ) -> None:
         self._choice = choice
         self._catalog = catalog
         self._replicas = replicas
         self._admission = admission
-        self._decoder = decoder
+        self._asker = asker
         self._assignments = assignments
         self._timeout_s = timeout_s
         self._challenger_timeout_s = challenger_timeout_s
-        self._most_images = most_images
 
     async def infer(
         self,
@@ -98,7 +95,7 @@ class TensorRunner:
                 if assignment is not None:
                     answer = await self._in_rollout(assignment, request, inference)
                 else:
-                    answer = await self._ask(request, inference)
+                    answer = await self._asker.ask(request, inference)
                     if (scores := answer.scores()) is not None:
                         category = int(np.argmax(scores))
                         self._assignments.answered(name, answer.version, request_id, category)
@@ -126,35 +123,6 @@ class TensorRunner:
         """Add up what all replicas did; see `describe.py`."""
         return await statistics(self._replicas, name, version)
 
-    async def _ask(self, request: ImageRequest, inference: Inference) -> TensorAnswer:
-        chosen = request.chosen
-        with self._replicas.lease(request.served) as lease:
-            if holds_images(inference, chosen):
-                began_s = time.perf_counter()
-                images = images_of(inference, most=self._most_images)
-                inference = await with_pixels(inference, request, images, self._decoder)
-                request.stages.decode_s = time.perf_counter() - began_s
-            written = inference.to_json(request.request_id)
-            triton_model = self._replicas.names.triton_model(request.served)
-            began_s = time.perf_counter()
-            try:
-                response = await lease.ask(
-                    lambda client: client.forward(
-                        triton_model, chosen.version, written, inference.values
-                    ),
-                    ours=False,
-                )
-            except TritonNotReady:
-                raise
-            except TritonRejected as error:
-                reason = error.reason.replace(triton_model, chosen.model)
-                raise TensorInvalid(reason) from error
-            except TritonError as error:
-                raise error_of(error, chosen) from error
-            finally:
-                request.stages.infer_s = time.perf_counter() - began_s
-        return TensorAnswer(response, chosen, triton_model, request.request_id, request.stages)
-
     async def _in_rollout(
         self, assignment: Assignment, request: ImageRequest, inference: Inference
     ) -> TensorAnswer:
@@ -164,15 +132,15 @@ class TensorRunner:
             try:
                 challenger = self._catalog().model(assignment.model).version(assignment.challenger)
                 async with asyncio.timeout(self._challenger_timeout_s):
-                    answer = await self._ask(request.to(challenger), inference)
+                    answer = await self._asker.ask(request.to(challenger), inference)
             except (GatewayError, TritonNotReady, TimeoutError):
-                answer = await self._ask(request, inference)
+                answer = await self._asker.ask(request, inference)
                 # The champion took the request: the challenger is at fault, not the caller.
                 self._assignments.observe(assignment, failed)
                 return answer
         else:
             try:
-                answer = await self._ask(request, inference)
+                answer = await self._asker.ask(request, inference)
             except RequestError:
                 # The caller is at fault.
                 raise

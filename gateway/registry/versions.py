@@ -93,6 +93,15 @@ class Model:
         except KeyError:
             raise AliasNotFound(self.name, alias) from None
 
+    def largest_batch(self, version: ModelVersion) -> int:
+        """
+        Return the largest batch that a version is loaded with, at least 1. Versions that share a
+        Triton model share its configuration: where one of them must not batch, none does.
+        """
+        beside = (self.versions[number] for number in self.desired | {version.version})
+        shared = (each for each in beside if each.triton_model == version.triton_model)
+        return max(1, min(model_config.largest_batch(each.config) for each in shared))
+
     @property
     def classes(self) -> int | None:
         """How many classes its versions tell apart at most; None if one does not say."""

@@ -1,75 +1,53 @@
 """
-One Triton and its two ports: control (load, unload, index) over gRPC, inference over HTTP with
-connections that are kept alive (`connections.py`). On the same host the pixels lie in shared memory
+One Triton and its two ports: control over gRPC (`control.py`), inference over HTTP with connections
+that are kept alive (`connections.py`). On the same host the pixels lie in shared memory
 (`sharing.py`).
 
-Control never goes over HTTP: there a load blocks the event thread that runs it, and with it every
-keep-alive connection that happens to share the thread.
-
-Source: Triton, Model Repository Extension; tritonclient's aio client.
+Source: Triton, "HTTP/REST and GRPC Protocol" (V2).
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tritonclient.grpc.aio as triton_grpc
 from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.triton.connections import Address, ConnectionBroken, Connections, HttpResponse
+from gateway.triton.control import ControlClient
 from gateway.triton.endpoint import TritonEndpoint
 from gateway.triton.errors import (
+    TritonError,
     TritonFailed,
-    TritonSilent,
     TritonUnreachable,
-    control_errors,
     forwarded_error,
     inference_error,
+    says_region_unknown,
 )
 from gateway.triton.shared_memory import Region
 from gateway.triton.sharing import MemorySharing
-from gateway.triton.statistics import IndexEntry, VersionStatistics, read_index, read_statistics
 from gateway.triton.tensor import InputTensor
 from gateway.triton.v2_protocol import (
     AnswerInvalid,
     Buffer,
     decode_answer,
     decode_error,
+    describe_input,
     encode_forward,
     encode_request,
 )
 
 _MAX_CONNECTIONS = 256
-_REGION_UNKNOWN = "Unable to find shared memory region"
 _TRACE_CONTEXT = TraceContextTextMapPropagator()
-# Options that are given replace all of tritonclient's own, so its own are repeated here: messages
-# of any size, no keepalive. New: a server that was away is tried every second at the latest; gRPC's
-# default grows to two minutes.
-_CHANNEL = {
-    "grpc.max_send_message_length": -1,
-    "grpc.max_receive_message_length": -1,
-    "grpc.keepalive_time_ms": 2**31 - 1,
-    "grpc.keepalive_timeout_ms": 20_000,
-    "grpc.keepalive_permit_without_calls": 0,
-    "grpc.http2.max_pings_without_data": 2,
-    "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 1_000,
-    "grpc.max_reconnect_backoff_ms": 1_000,
-}
 
 
-class TritonClient:
+class TritonClient(ControlClient):
     """Clients of one endpoint. Opened lazily; bound to the event loop that first uses it."""
 
     def __init__(self, endpoint: TritonEndpoint) -> None:
-        self.endpoint = endpoint
-        self._grpc = triton_grpc.InferenceServerClient(
-            endpoint.grpc_url, channel_args=list(_CHANNEL.items())
-        )
+        super().__init__(endpoint)
         self._http = Connections(Address.parse(endpoint.http_url), limit=_MAX_CONNECTIONS)
         self.sharing = MemorySharing(self._grpc, endpoint)
 
@@ -87,80 +65,6 @@ class TritonClient:
     async def share(self, size_bytes: int, *, timeout_s: float) -> None:
         """Share memory with this Triton; see `MemorySharing.share`."""
         await self.sharing.share(size_bytes, timeout_s=timeout_s)
-
-    async def index(self, *, timeout_s: float) -> list[IndexEntry]:
-        """
-        Read the repository index.
-
-        Raises:
-            TritonUnreachable: No answer within `timeout_s`.
-        """
-        with control_errors():
-            answer = await self._grpc.get_model_repository_index(
-                headers=self.endpoint.admin_metadata, client_timeout=timeout_s
-            )
-        return read_index(answer)
-
-    async def is_ready(self, name: str, version: int, *, timeout_s: float) -> bool:
-        """
-        Ask for one version, whether its files are still there or not.
-
-        Raises:
-            TritonError: It could not be asked.
-        """
-        with control_errors():
-            ready = await self._grpc.is_model_ready(
-                name, str(version), headers=self.endpoint.admin_metadata, client_timeout=timeout_s
-            )
-        return bool(ready)
-
-    async def load(self, name: str, config_json: str, *, timeout_s: float) -> None:
-        """
-        Load a model with this config, whatever its config.pbtxt says. Returns when every version
-        that the config names is ready.
-
-        Raises:
-            TritonFailed: A version could not be loaded, or not in time (Triton goes on with it);
-                what was ready before still is.
-            TritonUnreachable: There is nobody to ask.
-        """
-        try:
-            with control_errors():
-                await self._grpc.load_model(
-                    name,
-                    headers=self.endpoint.admin_metadata,
-                    config=config_json,
-                    client_timeout=timeout_s,
-                )
-        except TritonSilent as error:
-            raise TritonFailed(
-                f"Triton was not done within {timeout_s:g} s (LOAD_TIMEOUT_S)"
-            ) from error
-
-    async def unload(self, name: str, *, timeout_s: float) -> None:
-        """
-        Unload every version of a model. Returns before they are gone; requests in flight finish.
-
-        Raises:
-            TritonUnreachable: No answer within `timeout_s`.
-        """
-        with control_errors():
-            await self._grpc.unload_model(
-                name, headers=self.endpoint.admin_metadata, client_timeout=timeout_s
-            )
-
-    async def statistics(self, *, timeout_s: float) -> dict[tuple[str, int], VersionStatistics]:
-        """
-        Read what was done for every version.
-
-        Raises:
-            TritonUnreachable: No answer within `timeout_s`.
-        """
-        with control_errors():
-            answer = await self._grpc.get_inference_statistics(
-                headers=self.endpoint.admin_metadata, client_timeout=timeout_s
-            )
-        return read_statistics(answer)
 
     async def infer(
         self,
@@ -189,9 +93,9 @@ class TritonClient:
         Raises:
             TritonError: One of its classes; see there.
         """
-        shared = tensor.region is not None and tensor.region is self.region
-        while True:
-            request = encode_request(
+
+        def write(shared: bool) -> Sequence[Buffer]:
+            return encode_request(
                 name,
                 version,
                 host=self.endpoint.http_url,
@@ -204,24 +108,43 @@ class TritonClient:
                 parameters=self._parameters(tensor),
                 headers=self._headers(),
             )
+
+        answer = await self._exchange_tensor(tensor, write, inference_error)
+        try:
+            return decode_answer(answer.headers, answer.body, output_name)
+        except AnswerInvalid as error:
+            raise TritonFailed(str(error)) from error
+
+    async def _exchange_tensor(
+        self,
+        tensor: InputTensor,
+        write: Callable[[bool], Sequence[Buffer]],
+        error_of: Callable[[int, str], TritonError],
+    ) -> HttpResponse:
+        """
+        Send a request with an input of ours.
+
+        Args:
+            tensor: The input.
+            write: Writes the request; it is told whether to name the tensor's slot.
+            error_of: Makes an error of what is answered.
+        """
+        shared = tensor.region is not None and tensor.region is self.region
+        while True:
             try:
-                answer = await self._http.exchange(request, tensor.slot if shared else None)
+                answer = await self._http.exchange(write(shared), tensor.slot if shared else None)
             except ConnectionBroken as error:
                 raise TritonUnreachable(str(error)) from error
             if answer.status == HTTPStatus.OK:
-                break
+                return answer
             error_text = decode_error(answer.body)
-            if not (shared and _REGION_UNKNOWN in error_text):
-                raise inference_error(answer.status, error_text)
+            if not (shared and says_region_unknown(error_text)):
+                raise error_of(answer.status, error_text)
             # Another process than the one that was told: this request is sent whole, and the
             # monitor shares memory with the new one.
             assert tensor.region is not None
             self.sharing.drop(tensor.region)
             shared = False
-        try:
-            return decode_answer(answer.headers, answer.body, output_name)
-        except AnswerInvalid as error:
-            raise TritonFailed(str(error)) from error
 
     async def forward(
         self, name: str, version: int, inference: Mapping[str, Any], values: Sequence[Buffer]
@@ -250,6 +173,42 @@ class TritonClient:
             headers=self._headers(),
         )
         return await self._exchange(request)
+
+    async def forward_tensor(
+        self,
+        name: str,
+        version: int,
+        inference: Mapping[str, Any],
+        *,
+        input_name: str,
+        input_dtype: str,
+        tensor: InputTensor,
+    ) -> HttpResponse:
+        """
+        Run an inference that is written in V2 already, on an input of ours in place of its own, and
+        return the answer as it comes.
+
+        Args:
+            name, version, inference: As in `forward`.
+            input_name, input_dtype, tensor: As in `infer`.
+
+        Raises:
+            TritonError: One of its classes; see there.
+        """
+
+        def write(shared: bool) -> Sequence[Buffer]:
+            given, values = describe_input(input_name, input_dtype, tensor, shared=shared)
+            parameters = {**inference.get("parameters", {}), **self._parameters(tensor)}
+            return encode_forward(
+                name,
+                version,
+                host=self.endpoint.http_url,
+                inference={**inference, "inputs": [given], "parameters": parameters},
+                values=values,
+                headers=self._headers(),
+            )
+
+        return await self._exchange_tensor(tensor, write, forwarded_error)
 
     async def get(self, path: str) -> HttpResponse:
         """
@@ -283,15 +242,3 @@ class TritonClient:
         if not self.endpoint.decodes:
             return {}
         return {"uncontended": self._http.under_way == 0, "encoded_bytes": tensor.encoded_bytes}
-
-
-def load_override(config_json: str, versions: list[int], repair: int) -> str:
-    """
-    Complete a config for a load: just these versions, and a mark that changes when a lost backend
-    process makes a reload of every version necessary (an unchanged config would be a no-op).
-    """
-    config = json.loads(config_json)
-    config["version_policy"] = {"specific": {"versions": versions}}
-    if repair:
-        config.setdefault("parameters", {})["gateway_repair"] = {"string_value": str(repair)}
-    return json.dumps(config)

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from tritonclient.utils import InferenceServerException
 
 _NOT_DECODED = "image not decoded"
+_REGION_UNKNOWN = "Unable to find shared memory region"
 # Triton says 500, of a request that it cannot read.
 _UNREADABLE = ("Unable to parse", "Unable to set", "failed to get request params")
 _UNKNOWN = "Request for unknown model"
@@ -125,12 +126,19 @@ def inference_error(status: int, message: str) -> TritonError:
     return TritonFailed(message)
 
 
+def says_region_unknown(message: str) -> bool:
+    """Whether Triton does not have the shared memory that a request names; by how it begins."""
+    return _REQUEST_ID.sub("", message).startswith(_REGION_UNKNOWN)
+
+
 def forwarded_error(status: int, message: str) -> TritonError:
     """
     Make an error of what a caller's own request was answered with. The caller's words may stand in
     the message, so what counts is how it begins.
     """
     text = _REQUEST_ID.sub("", message)
+    if text.startswith(_NOT_DECODED):
+        return TritonNotDecoded(message)
     refused = status < HTTPStatus.INTERNAL_SERVER_ERROR and not text.startswith(_UNKNOWN)
     if refused or text.startswith(_UNREADABLE):
         return TritonRejected(message)

@@ -20,7 +20,7 @@ from typing import Protocol
 import structlog
 
 from gateway.triton.actions import Action, DesiredModel, decide
-from gateway.triton.client import load_override
+from gateway.triton.control import load_override
 from gateway.triton.errors import TritonFailed, TritonUnreachable
 from gateway.triton.loads import Failure, LoadStates
 from gateway.triton.model_names import ModelNames

@@ -132,3 +132,46 @@ class Canvas:
             and array.nbytes == slot.size_bytes
             and array.ctypes.data == self._region.view(slot).ctypes.data
         )
+
+
+class Sheet:
+    """Memory for the pixels of several images of one size, side by side on one canvas."""
+
+    __slots__ = ("_canvas", "_count", "_memory")
+
+    def __init__(self, canvas: Canvas, count: int) -> None:
+        self._canvas = canvas
+        self._count = count
+        self._memory: npt.NDArray[np.uint8] | None = None
+
+    def allocate(self, index: int, size_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return uninitialised bytes for one image: uint8 [size_bytes]."""
+        if self._memory is None:
+            self._memory = self._canvas.allocate(self._count * size_bytes)
+        if self._memory.size != self._count * size_bytes:
+            return np.empty(size_bytes, np.uint8)
+        return self._memory[index * size_bytes : (index + 1) * size_bytes]
+
+    def filled_by(self, arrays: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.uint8] | None:
+        """
+        Return the batch that images make where they lie.
+
+        Args:
+            arrays: One image each, with a batch axis of 1.
+
+        Returns:
+            uint8 [N, ...]; None if they do not all lie here, one behind the other.
+        """
+        memory, first = self._memory, arrays[0]
+        if memory is None or first.ndim != 4:
+            return None
+        here = all(
+            array.dtype == np.uint8
+            and array.shape == first.shape
+            and array.flags.c_contiguous
+            and array.ctypes.data == memory.ctypes.data + index * first.nbytes
+            for index, array in enumerate(arrays)
+        )
+        if not here or memory.size != len(arrays) * first.nbytes:
+            return None
+        return memory.reshape((len(arrays), *first.shape[1:]))

@@ -63,11 +63,31 @@ def encode_request(
     Returns:
         The pieces of the request, in order. The last one is the tensor's own memory if it is sent.
     """
-    given: dict[str, Any] = {
-        "name": input_name,
-        "shape": tensor.array.shape,
-        "datatype": input_dtype,
+    given, values = describe_input(input_name, input_dtype, tensor, shared=shared)
+    asked: dict[str, Any] = {
+        "id": request_id,
+        "inputs": [given],
+        "outputs": [{"name": output_name, "parameters": {"binary_data": True}}],
     }
+    if parameters:
+        asked["parameters"] = parameters
+    return encode_forward(name, version, host=host, inference=asked, values=values, headers=headers)
+
+
+def describe_input(
+    name: str, dtype: str, tensor: InputTensor, *, shared: bool
+) -> tuple[dict[str, Any], Sequence[Buffer]]:
+    """
+    Describe an input to Triton.
+
+    Args:
+        name, dtype, tensor: The input, in Triton's spelling.
+        shared: Name the tensor's slot instead of sending its values.
+
+    Returns:
+        The JSON object of the input, and its binary part: the tensor's own memory, or nothing.
+    """
+    given: dict[str, Any] = {"name": name, "shape": tensor.array.shape, "datatype": dtype}
     size_bytes = tensor.array.nbytes
     if shared:
         assert tensor.region is not None
@@ -77,29 +97,11 @@ def encode_request(
             "shared_memory_offset": tensor.slot.offset,
             "shared_memory_byte_size": size_bytes,
         }
-        size_bytes = 0
-    else:
-        given["parameters"] = {"binary_data_size": size_bytes}
-    asked: dict[str, Any] = {
-        "id": request_id,
-        "inputs": [given],
-        "outputs": [{"name": output_name, "parameters": {"binary_data": True}}],
-    }
-    if parameters:
-        asked["parameters"] = parameters
-    inference = orjson.dumps(asked)
-    further = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
-    head = (
-        f"POST /v2/models/{name}/versions/{version}/infer HTTP/1.1\r\n"
-        f"Host: {host}\r\n"
-        f"Inference-Header-Content-Length: {len(inference)}\r\n"
-        f"Content-Length: {len(inference) + size_bytes}\r\n"
-        f"{further}\r\n"
-    ).encode("latin-1")
+        return given, []
+    given["parameters"] = {"binary_data_size": size_bytes}
     if size_bytes == 0:
-        return [head + inference]
-    values = np.ascontiguousarray(tensor.array).reshape(-1).view(np.uint8)
-    return [head + inference, values.data]
+        return given, []
+    return given, [np.ascontiguousarray(tensor.array).reshape(-1).view(np.uint8).data]
 
 
 def encode_forward(

@@ -230,6 +230,8 @@ def test_encoded_images_are_what_run_makes_of_them(both: Both) -> None:
         scores = client.infer("m", [_images(*files)]).as_numpy("scores")
         plain = client.infer("m", [_input(PIXELS)]).as_numpy("scores")
         np.testing.assert_array_equal(scores, plain)
+        many = client.infer("m", [_images(*files * 6)]).as_numpy("scores")
+        np.testing.assert_allclose(many, np.tile(plain, (6, 1)), rtol=1e-5)
         with pytest.raises(InferenceServerException, match="Image 1: "):
             client.infer("m", [_images(files[0], files[1][:40], files[2])])
 

@@ -286,8 +286,9 @@ def test_encoded_images_are_what_run_makes_of_them(both: Both) -> None:
         broken = [files[0], files[1][:-60], files[2]]
         with pytest.raises(InferenceServerException, match="Image 1: "):
             client.infer("m", [given_images(*broken)])
-        with pytest.raises(InferenceServerException, match="one size"):
-            client.infer("m", [given_images(files[0], image_file(PIXELS[0, :9], "PNG"))])
+        low = image_file(PIXELS[0, :9], "PNG")
+        mixed = client.infer("m", [given_images(files[0], low, low, files[1])]).as_numpy("scores")
+        np.testing.assert_array_equal(mixed[[0, 3]], expected[:2])
         with pytest.raises(InferenceServerException, match="at most 64"):
             client.infer("m", [given_images(*files[:1] * 65)])
     body = both.gateway.client.post(
@@ -297,6 +298,27 @@ def test_encoded_images_are_what_run_makes_of_them(both: Both) -> None:
     )
     (output,) = body.json()["outputs"]
     np.testing.assert_array_equal(np.float32(output["data"]), expected[0])
+
+
+def test_more_images_than_the_model_takes_at_once_are_answered_in_order(both: Both) -> None:
+    """Parts of at most max_batch_size go through the model; rows, JSON, errors stay in order."""
+    files = [image_file(np.roll(PIXELS[0], shift, 0), "JPEG") for shift in range(20)]
+    with triton_http.InferenceServerClient(both.url) as client:
+        alone = [client.infer("m", [given_images(file)]).as_numpy("scores") for file in files]
+        expected = np.concatenate(alone)
+        for binary in (True, False):
+            outputs = [triton_http.InferRequestedOutput("scores", binary_data=binary)]
+            whole = client.infer("m", [given_images(*files)], outputs=outputs, request_id="mine")
+            # A row of a batch may differ from that row alone in the last bit.
+            np.testing.assert_allclose(whole.as_numpy("scores"), expected, rtol=1e-5)
+            assert whole.get_response()["id"] == "mine"
+        best = [triton_http.InferRequestedOutput("scores", class_count=1)]
+        named = client.infer("m", [given_images(*files)], outputs=best).as_numpy("scores")
+        categories = [int(text[0].split(b":")[1]) for text in named]
+        assert categories == expected.argmax(axis=1).tolist()
+        broken = [*files[:17], files[17][:-60], *files[18:]]
+        with pytest.raises(InferenceServerException, match="Image 17: "):
+            client.infer("m", [given_images(*broken)])
 
 
 def test_the_version_is_chosen_as_for_run(both: Both) -> None:
