@@ -29,6 +29,7 @@ from gateway.api.rest import (
     models,
     registration,
     replays,
+    rollout_forecasts,
     rollouts,
 )
 from gateway.api.rules import Rulebook, routes_of, rules_of
@@ -82,6 +83,7 @@ def create_app(
         registration.create_router(settings),
         metrics.router,
         rollouts.router,
+        rollout_forecasts.router,
         evaluations.router,
         replays.router,
         keys.router,

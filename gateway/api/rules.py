@@ -102,6 +102,7 @@ RULES: Mapping[str, Rule] = {
     "GET /api/v1/rollouts": _WORK_ON_ALL,
     f"GET {_ONE_MODEL}/rollouts": _WORK,
     f"POST {_ONE_MODEL}/rollouts": _WORK,
+    f"POST {_ONE_MODEL}/rollout-plan": _WORK,
     **{
         f"{method} {prefix}/rollouts/{{rollout}}{rest}": rule
         for prefix, rule in (("/api/v1", _WORK_ON_ALL), (_ONE_MODEL, _WORK))

@@ -9,7 +9,8 @@ The command line. Each module beside this one holds the commands of one subject.
                  model_tables.py
     metrics.py   metrics, metrics compare
     replay.py    replay, recordings
-    rollouts.py  rollout create, list, watch, promote, rollback, pause, resume, history, samples
+    rollouts.py  rollout create, list, watch, promote, rollback, pause, resume, history, samples;
+                 rollout plan in rollout_plan.py
     serving.py   serve, doctor, settings
     tuning.py    tune
     setup_triton.py  setup-triton

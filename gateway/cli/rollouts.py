@@ -21,12 +21,21 @@ from gateway.cli.client import (
     show_json,
 )
 from gateway.cli.rollout_picture import coloured, picture
+from gateway.cli.rollout_plan import (
+    Challenger,
+    Deadline,
+    Interval,
+    MinSamples,
+    Model,
+    Strategies,
+    plan_body,
+    plan_command,
+)
 
 rollout_app = typer.Typer(
     no_args_is_help=True, help="Replace champions on evidence.", rich_markup_mode=None
 )
 
-Model = Annotated[str, typer.Argument(help="The model's name.")]
 RolloutId = Annotated[str, typer.Argument(help="The rollout's id, or a model: its newest one.")]
 
 _ENDED = {"Succeeded", "Failed"}
@@ -37,38 +46,35 @@ _EXIT_CODES = {"Failed": 4, "Waiting": 3}
 @rollout_app.command("create")
 def create_command(
     model: Model,
-    version: Annotated[int, typer.Argument(min=1, help="The challenger.")],
-    strategy: Annotated[
-        str, typer.Option(help="shadow, canary, ab, or several: shadow,canary.")
-    ] = "shadow,canary",
+    version: Challenger,
+    strategy: Strategies = "shadow,canary",
     steps: Annotated[
-        str | None, typer.Option(help="Weights of the last strategy: 5,25,50,100.")
+        str | None,
+        typer.Option(
+            help="Weights of the last strategy: 5,25,50,100; auto: as the model's traffic allows."
+        ),
     ] = None,
-    interval_s: Annotated[float, typer.Option(help="Seconds between two checks.")] = 10.0,
-    min_samples: Annotated[int, typer.Option(help="Answers before a step passes.")] = 100,
-    deadline_s: Annotated[float, typer.Option(help="An undecided step waits then.")] = 86_400.0,
+    interval_s: Interval = 10.0,
+    min_samples: MinSamples = 100,
+    deadline_s: Deadline = 86_400.0,
     auto_promote: Annotated[bool, typer.Option(help="Promote without a human.")] = True,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
     """Begin a rollout of a version."""
-    body: dict[str, Any] = {
-        "version": version,
-        "strategy": [name.strip() for name in strategy.split(",")],
-        "interval_s": interval_s,
-        "min_samples": min_samples,
-        "deadline_s": deadline_s,
-        "auto_promote": auto_promote,
-    }
-    if steps is not None:
-        try:
-            body["steps"] = [float(step) for step in steps.split(",")]
-        except ValueError:
-            raise typer.BadParameter("numbers with commas between: 5,25,50") from None
+    automatic = steps == "auto"
+    body = plan_body(version, strategy, None if automatic else steps, interval_s, min_samples)
+    body |= {"deadline_s": deadline_s, "auto_promote": auto_promote}
     with gateway_at(url, key) as gateway:
+        if automatic:
+            forecast = gateway.call("POST", f"/api/v1/models/{model}/rollout-plan", json=body)
+            body["steps"] = forecast["suggested_steps"]
         answer = gateway.call("POST", f"/api/v1/models/{model}/rollouts", json=body)
     _tell(answer, as_json=as_json)
+
+
+rollout_app.command("plan")(plan_command)
 
 
 @rollout_app.command("watch")

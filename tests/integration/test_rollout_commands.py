@@ -52,6 +52,12 @@ def _json(gateway: GatewayProcess, *arguments: str) -> Any:
 
 def test_every_command_does_what_it_says(gateway: GatewayProcess) -> None:
     """Create, list, pause, resume, promote, roll back, history: for people, and as JSON."""
+    planned = _json(gateway, "plan", "cli", "2", "--labels", "0.1")
+    assert [step["share"] for step in planned["steps"]] == [100, 1, 5, 25, 50]
+    assert planned["requests"] == sum(step["requests"] for step in planned["steps"])
+    code, said = _rollout(gateway, "plan", "cli", "2", "--strategy", "ab")
+    assert (code, "never decided" in said) == (0, True)
+    assert "version_not_found" in _rollout(gateway, "plan", "cli", "9")[1]
     code, said = _rollout(gateway, "create", "cli", "2", "--strategy", "canary", "--steps", "50")
     assert code == 0
     assert "version 2: Progressing, weight 50" in said

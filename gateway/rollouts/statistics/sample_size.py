@@ -6,6 +6,7 @@ the evidence suffices. That is close to the median of what happens; the simulati
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.rollouts.statistics.measures import measure
@@ -26,6 +27,8 @@ def requests_to_decide(
     metric: Metric,
     per_request: Observations,
     *,
+    earlier: Sequence[Observations] = (),
+    complaints: float | None = None,
     comparisons: int,
     alpha: float = 0.05,
     limit: int = 10_000_000,
@@ -37,6 +40,7 @@ def requests_to_decide(
         metric: With what it tolerates.
         per_request: What one request of the whole traffic adds on average: at a weight of 5 %, 0.95
             requests of the champion and 0.05 of the challenger.
+        earlier, complaints: As for `measure`; counts of earlier steps stay as they are.
         comparisons: As for the analysis.
         alpha: As for the analysis.
         limit: Most requests to look at.
@@ -46,7 +50,8 @@ def requests_to_decide(
     """
 
     def decided(requests: float) -> Outcome:
-        measured = measure(metric, per_request.scaled(requests))
+        seen = per_request.scaled(requests)
+        measured = measure(metric, seen, earlier, complaints=complaints)
         if min(measured.champion_samples, measured.challenger_samples) < metric.min_samples:
             return Outcome.INCONCLUSIVE
         if measured.log_worse >= math.log(comparisons / alpha):
