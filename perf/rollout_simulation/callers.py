@@ -107,7 +107,7 @@ def _draw(rng: np.random.Generator, callers: int, *, each_counts: bool) -> list[
 
 
 def _looks(counts: list[Array], needs: tuple[float, float]) -> tuple[Array, Array]:
-    """At which looks a rollout fails, and passes."""
+    """At which looks a rollout fails, and the first at which it passes, if that is before."""
     n, e, times, n2, e2, times2 = counts
     tolerated = DEFAULTS[MetricName.ERROR_RATE].tolerated
     some = (n > 0) & (n2 > 0)
@@ -115,10 +115,40 @@ def _looks(counts: list[Array], needs: tuple[float, float]) -> tuple[Array, Arra
     passed = some & (evidence.difference_below(e, n, e2, n2, tolerated) >= needs[1])
     used = np.flatnonzero(times[-1] + times2[-1])
     if len(used):
-        surely, perhaps = latency_limits(DEFAULTS[MetricName.LATENCY])
-        slower, as_quick = evidence.percentiles(
-            times, times2, percentile=95, surely=surely, perhaps=perhaps
-        )
-        failed |= some & (slower >= needs[0])
-        passed &= as_quick >= needs[1]
+        near = _percentiles(times, times2, used[:: max(1, len(used) // 24)])
+        failed |= _exactly(some & (near[0] >= needs[0]), counts, needs[0], which=0)
+        passed &= _exactly(passed & (near[1] >= needs[1]), counts, needs[1], which=1)
     return failed, passed
+
+
+def _exactly(perhaps: Array, counts: list[Array], need: float, *, which: int) -> Array:
+    """The first of some looks at which the evidence on the latency suffices."""
+    found = np.zeros(LOOKS, dtype=bool)
+    for look in np.flatnonzero(perhaps):
+        if _percentiles(counts[2][look], counts[5][look], None)[which] >= need:
+            found[look] = True
+            break
+    return found
+
+
+def _percentiles(times: Array, times2: Array, at: Array | None) -> tuple[Array, Array]:
+    """
+    Evidence for slower, and for not slower. With `at` only these buckets are looked at, in one of
+    which the champion's percentile may lie: at least the evidence itself.
+    """
+    surely, perhaps = latency_limits(DEFAULTS[MetricName.LATENCY])
+    if at is None:
+        return evidence.percentiles(times, times2, percentile=95, surely=surely, perhaps=perhaps)
+    above, above2 = (np.cumsum(of[:, ::-1], axis=1)[:, ::-1] for of in (times, times2))
+    own, own_next = above[:, at], above[:, np.minimum(at + 1, LATENCY_BUCKETS - 1)]
+    first, second = surely[at], perhaps[at]
+    beyond = np.where(first < LATENCY_BUCKETS, above2[:, np.minimum(first, LATENCY_BUCKETS - 1)], 0)
+    slower = evidence.both_arms(
+        evidence.rate_below(own, above[:, :1], 0.05),
+        evidence.rate_above(beyond, above2[:, :1], 0.05),
+    )
+    quick = evidence.both_arms(
+        evidence.rate_above(own_next, above[:, :1], 0.05),
+        evidence.rate_below(above2[:, second], above2[:, :1], 0.05),
+    )
+    return slower.min(axis=1), quick.min(axis=1)

@@ -72,8 +72,8 @@ def simulate(
     seen, step = Counts.none(runs, len(steps)), np.zeros(runs, dtype=int)
     exposed, waits = np.zeros(runs), np.zeros(runs, dtype=bool)
     done: dict[str, list[tuple[float, float]]] = {"rolled back": [], "promoted": []}
-    looked = 0
-    for check in looks(checks or world.checks):
+    looked, at_checks = 0, looks(checks or world.checks)
+    for check in at_checks:
         before = seen.n2.copy()
         traffic.arrive(seen, step, weights[step], shadows[step], check, check - looked)
         looked = check
@@ -102,6 +102,8 @@ def simulate(
         "runs": runs,
         "seed": seed,
         "held": held,
+        "looks": len(at_checks),
+        "fixed_size": world.fixed_size,
         "undecided": len(step) / runs,
         "held by likeness": float(waits.sum()) / runs,
         **{name: _summary(entries, runs, world) for name, entries in done.items()},

@@ -72,6 +72,20 @@ class World:
         return CHAMPION_WRONG + self.lost - self.won
 
     @property
+    def fixed_size(self) -> float | None:
+        """
+        Requests with which one paired test of fixed size, looked at once, tells that accuracy is
+        worse than tolerated, at 5 % with a power of 95 %. None if it is not worse, or if labels are
+        late or no sample.
+        """
+        loss = self.lost - self.won
+        beyond = loss - DEFAULTS[MetricName.ACCURACY].tolerated
+        if beyond <= 0 or not self.feedback or self.complaints or self.delay_s:
+            return None
+        z = NormalDist().inv_cdf(1 - ALPHA)
+        return (2 * z / beyond) ** 2 * (self.lost + self.won - loss**2) / self.feedback
+
+    @property
     def checks(self) -> int:
         """How often it is looked at."""
         return round(self.days * DAY_S / self.check_s)
@@ -91,6 +105,8 @@ WORSE = World("worse: accuracy -5 points", lost=0.07, won=0.02, disagrees=0.11, 
 WORSE_2 = World("worse: accuracy -2 points", lost=0.05, won=0.03, disagrees=0.09, drift=0.08)
 SLOW = World("slow: times +50 %", slower=1.5)
 SLOW_30 = World("slow: times +30 %", slower=1.3)
+SLOW_90 = World("slow: times +90 %", slower=1.9)
+SLOW_190 = World("slow: times +190 %", slower=2.9)
 FAILING = World("failing: 5 % errors", errors=0.05)
 FLIPPED = World("flipped labels", lost=0.88, won=0.08, disagrees=0.97, drift=0.85)
 LOSES = World(
