@@ -4,6 +4,10 @@ The keys in force: a snapshot in memory, swapped whole.
 Every check compares two keyed hashes in constant time, whatever was shown: the id that a key begins
 with chooses what to compare with, and anything else is compared with the bootstrap key, or with a
 hash that no key has. So how long a refusal takes says nothing about the keys that there are.
+
+A key that was found right is known by its text until the keys are read again. The table compares
+texts only where their 64-bit keyed hashes (SipHash, of a secret of this process) are the same, so
+it tells a stranger nothing either.
 """
 
 import hmac
@@ -20,6 +24,8 @@ from gateway.access.roles import Role
 from gateway.errors import Unauthenticated
 
 log = structlog.get_logger(__name__)
+
+_MOST_KNOWN = 1024
 
 
 class TokenVerifier(Protocol):
@@ -101,6 +107,8 @@ class Keyring:
         self.admin_elsewhere = bootstrap is not None or (tokens is not None and tokens.give_admin)
         self._closed = bootstrap is not None or tokens is not None
         self._keys: dict[str, _Held] = {}
+        # Who showed a right key, and until when it is one.
+        self._known: dict[str, tuple[Caller, float]] = {}
         self._strangers: frozenset[str] = frozenset()
         # What nobody can show: no hash is known to be of anything.
         self._never = _held(Caller("", "", None), os.urandom(32))
@@ -124,6 +132,7 @@ class Keyring:
         """
         rows = await self._read()
         self._keys = {row.id: _hold(row) for row in rows}
+        self._known = {}
         strangers = frozenset(row.name for row in rows if row.pepper != self.pepper.id)
         if strangers - self._strangers:
             log.warning("keys_of_another_secret", keys=sorted(strangers), mend="KEYS_SECRET")
@@ -159,6 +168,9 @@ class Keyring:
             return ANYBODY
         if shown is None:
             return NOBODY
+        known = self._known.get(shown)
+        if known is not None and now_s < known[1]:
+            return known[0]
         if self.tokens is not None and self.tokens.is_token(shown):
             return self.tokens.caller(shown, now_s)
         if len(shown) > LONGEST_KEY:
@@ -173,6 +185,10 @@ class Keyring:
             raise Unauthenticated("The key has been revoked.", "key_revoked")
         if now_s >= held.expires_at_s:
             raise Unauthenticated("The key has expired.", "key_expired")
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        until_s = held.expires_at_s if is_new else min(held.expires_at_s, held.previous_until_s)
+        self._known[shown] = held.caller, until_s
         return held.caller
 
 

@@ -227,3 +227,44 @@ def test_what_is_stored_is_the_hmac_of_the_key(length: int) -> None:
     for text in ("", "k", new_key().text, "é" * 100, "\udcff"):
         wanted = hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256")
         assert Pepper(secret).digest(text) == wanted
+
+
+async def test_a_key_that_was_right_is_checked_again_when_it_may_have_changed() -> None:
+    """Shown a second time it is refused once it has expired, was replaced, or was revoked."""
+    text, row = key()
+    rows = [replace(row, expires_at_s=NOW_S + 10)]
+
+    async def read() -> Sequence[StoredKey]:
+        return rows
+
+    ring = Keyring(PEPPER, read)
+    await ring.refresh()
+    for _ in range(3):
+        assert ring.caller(text, NOW_S).id == row.id
+    with pytest.raises(Unauthenticated, match="expired"):
+        ring.caller(text, NOW_S + 10)
+    digest, until_s = PEPPER.digest(new_key(row.id).text), NOW_S + 5
+    rows[:] = [
+        replace(row, digest=digest, previous_digest=row.digest, previous_until_s=until_s),
+    ]
+    await ring.refresh()
+    for _ in range(3):
+        assert ring.caller(text, NOW_S).id == row.id
+    with pytest.raises(Unauthenticated, match="wrong"):
+        ring.caller(text, until_s)
+    rows[:] = [row]
+    await ring.refresh()
+    assert ring.caller(text, NOW_S).id == row.id
+    rows[:] = [replace(row, revoked_at_s=NOW_S)]
+    await ring.refresh()
+    with pytest.raises(Unauthenticated, match="revoked"):
+        ring.caller(text, NOW_S)
+
+
+async def test_no_more_keys_are_known_by_their_text_than_fit() -> None:
+    """A thousand and more keys, each shown twice: every one is let in, every time."""
+    made = [key() for _ in range(1100)]
+    ring = await keyring(*(row for _, row in made))
+    for _ in range(2):
+        for text, row in made:
+            assert ring.caller(text, NOW_S).id == row.id
