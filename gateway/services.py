@@ -202,7 +202,9 @@ async def open_services(
         rollouts = open_rollouts(
             settings, core.database, registry, control.lifecycle, recall=peers.recall
         )
-        admission = Admission(settings.max_concurrent_runs, settings.max_waiting_runs)
+        admission = Admission(
+            settings.max_concurrent_runs, settings.max_waiting_runs, settings.max_runs_beside_others
+        )
         decoder = Decoder(
             ImageLimits(pixels=settings.max_image_pixels),
             threads=settings.decode_threads,

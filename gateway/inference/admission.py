@@ -20,6 +20,7 @@ _PLACES_FOR_EACH_CORE = 8
 class Admission:
     """
     Bounds requests: `working` of `capacity` are worked on, `waiting` of `queue` wait for that.
+    While several callers ask, at most `beside_others` of each are worked on.
 
     Attributes:
         coming: Requests that have been read and are about to ask for a place. Counting them lets a
@@ -29,7 +30,7 @@ class Admission:
         running, queued: Requests that are worked on, and that wait, by model.
     """
 
-    def __init__(self, capacity: int, queue: int) -> None:
+    def __init__(self, capacity: int, queue: int, beside_others: int | None = None) -> None:
         self.capacity = capacity
         self.queue = queue
         self.working = 0
@@ -38,7 +39,7 @@ class Admission:
         self.draining = False
         self.running: Counter[str] = Counter()
         self.queued: Counter[str] = Counter()
-        self._waiters: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._waiters: FairQueue[asyncio.Future[None]] = FairQueue(beside_others)
 
     @property
     def waiting(self) -> int:

@@ -2,15 +2,19 @@
 Who is next: requests that wait for a place, shared fairly between those who ask.
 
 Each caller has a line of its own, and the lines take turns, so that one who sends a hundred
-requests waits for its own and nobody else does. Lines of batch work are served when no other line
-has anybody who may go. A full queue makes room for a caller with a shorter line, at the end of the
-longest one. Pure: no clock, no tasks.
+requests waits for its own and nobody else does. While several callers ask, none has more under way
+than `beside_others`: what is under way may wait in Triton's own queue, where nobody takes turns.
+Lines of batch work are served when no other line has anybody who may go. A full queue makes room
+for a caller with a shorter line, at the end of the longest one. Pure: no clock, no tasks.
 """
 
 from collections import Counter, OrderedDict, deque
 from typing import Generic, NamedTuple, TypeVar
 
 Waiter = TypeVar("Waiter")
+
+# Who sent none of the last so many requests does not ask any more.
+_LATELY = 256
 
 
 class Share(NamedTuple):
@@ -33,10 +37,19 @@ EVERYBODY = Share()
 
 
 class FairQueue(Generic[Waiter]):
-    """Waiters in lines. `working` counts what each caller has under way."""
+    """
+    Waiters in lines. `working` counts what each caller has under way.
 
-    def __init__(self) -> None:
+    Args:
+        beside_others: How many requests of one caller are worked on at once while another caller
+            had one of the last requests, too; None for any number.
+    """
+
+    def __init__(self, beside_others: int | None = None) -> None:
         self.working: Counter[str] = Counter()
+        self._beside_others = beside_others
+        self._lately: Counter[str] = Counter()
+        self._last: deque[str] = deque()
         self._lines: OrderedDict[Share, deque[Waiter]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -44,11 +57,26 @@ class FairQueue(Generic[Waiter]):
 
     def may_go(self, share: Share) -> bool:
         """Whether a caller has less under way than it may have."""
-        return share.in_flight is None or self.working[share.caller] < share.in_flight
+        working = self.working[share.caller]
+        if share.in_flight is not None and working >= share.in_flight:
+            return False
+        if self._beside_others is None or working < self._beside_others:
+            return True
+        return len(self._lately) == (share.caller in self._lately)
 
     def began(self, share: Share) -> None:
         """Take note that a request of a caller is under way."""
         self.working[share.caller] += 1
+        # Nobody in particular is the gateway's own work, beside which callers go on as ever.
+        if share.caller:
+            self._lately[share.caller] += 1
+        self._last.append(share.caller)
+        if len(self._last) > _LATELY:
+            first = self._last.popleft()
+            if first:
+                self._lately[first] -= 1
+                if not self._lately[first]:
+                    del self._lately[first]
 
     def ended(self, share: Share) -> None:
         """Take note that one is under way no more."""

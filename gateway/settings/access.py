@@ -1,5 +1,6 @@
 """Settings of access: keys, tokens, and which pages and hosts may ask."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +52,14 @@ class AccessSettings(OidcSettings):
         ),
     )
     keys_secret_file: Path | None = Field(None, description="A file that holds KEYS_SECRET.")
+    max_runs_beside_others: int = Field(
+        default_factory=lambda: max(1, len(os.sched_getaffinity(0)) // 2),
+        gt=0,
+        description=(
+            "Runs of one key that are worked on at once while other keys ask, too; more of them "
+            "make larger batches, and others wait longer. Default: one for every two cores."
+        ),
+    )
     metrics_public: bool = Field(
         False,
         description=(

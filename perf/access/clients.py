@@ -1,9 +1,11 @@
 """Gateways with and without keys, and who asks them: `wrk`, or one client on one connection."""
 
 import contextlib
+import json
 import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +24,18 @@ wrk.method, wrk.body = "POST", io.open("%(body)s"):read("*a")
 wrk.headers["Content-Type"] = "application/json"
 if "%(key)s" ~= "" then wrk.headers["Authorization"] = "Bearer %(key)s" end
 """
+
+
+@dataclass
+class Times:
+    """What one client on one connection saw."""
+
+    times_s: list[float] = field(default_factory=list)
+    statuses: dict[int, int] = field(default_factory=dict)
+
+    def percentile_ms(self, share: float) -> float:
+        """Give a percentile, exactly: of all times."""
+        return round(1000 * float(np.quantile(self.times_s, share)), 3)
 
 
 @dataclass
@@ -50,6 +64,15 @@ class Asked:
         shown = f"Authorization: Bearer {key}\r\n" if key else ""
         head = f"POST {self.path} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
         return f"{head}{shown}Content-Length: {len(content)}\r\n\r\n".encode() + content
+
+    def single(self, key: str, *, seconds: float) -> Times:
+        """Ask as one client, in a process of its own, as callers are; all answers were 200."""
+        request = self.folder / "request"
+        request.write_bytes(self.request(key))
+        command = [sys.executable, "-m", "perf.access.clients", self.gateway.url, str(request)]
+        done = subprocess.run([*command, str(seconds)], capture_output=True, text=True, check=True)
+        times_s: list[float] = json.loads(done.stdout)
+        return Times(times_s, {200: len(times_s)})
 
     def load(self, *, key: str = "", clients: int, seconds: int) -> float:
         """Load it by wrk; return the answers per second, all of which were 200."""
@@ -84,24 +107,12 @@ def asked_gateway(folder: Path, *, keyed: bool, **environment: str) -> Iterator[
     folder.mkdir(parents=True, exist_ok=True)
     workload = make_workloads(folder / "work")["W2"]
     given = {"GATEWAY_ADMIN_KEY": ADMIN} if keyed else {}
-    settings = {"LOG_LEVEL": "warning", **given, **environment}
+    settings = {"LOG_LEVEL": "warning", "LOG_FORMAT": "console", **given, **environment}
     with running_gateway(folder, environment=settings) as gateway:
         if keyed:
             gateway.client.headers["X-API-Key"] = ADMIN
         gateway.register("tiny", workload.model.read_bytes(), load="true")
         yield Asked(gateway, workload.body, folder)
-
-
-@dataclass
-class Times:
-    """What one client on one connection saw."""
-
-    times_s: list[float] = field(default_factory=list)
-    statuses: dict[int, int] = field(default_factory=dict)
-
-    def percentile_ms(self, share: float) -> float:
-        """Give a percentile, exactly: of all times."""
-        return round(1000 * float(np.quantile(self.times_s, share)), 3)
 
 
 def one_client(
@@ -128,3 +139,18 @@ def one_client(
             status = int(head[9:12])
             seen.statuses[status] = seen.statuses.get(status, 0) + 1
     return seen
+
+
+def main() -> None:
+    """Be the single client; print its times."""
+    message = Path(sys.argv[2]).read_bytes()
+    # The first half second is for the others to come up.
+    one_client(sys.argv[1], lambda: message, seconds=0.5)
+    seen = one_client(sys.argv[1], lambda: message, seconds=float(sys.argv[3]))
+    if set(seen.statuses) != {200}:
+        raise RuntimeError(seen.statuses)
+    print(json.dumps(seen.times_s))
+
+
+if __name__ == "__main__":
+    main()

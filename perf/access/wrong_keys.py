@@ -1,8 +1,18 @@
-"""100,000 wrong keys: what they do to a caller with a good one, to the metrics and to memory."""
+"""
+100,000 wrong keys: what they do to a caller with a good one, to the metrics and to memory.
 
+They come over eight connections, no two alike, while one caller goes on with runs. Beside that
+stands what the caller waits next to calls of `/livez`, which need no key: what anybody can do.
+"""
+
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -11,52 +21,83 @@ from perf.access.clients import ADMIN, Asked, Times, asked_gateway, one_client
 
 WRONG = 100_000
 CONNECTIONS = 8
-ALONE_S = 10
+PART_S = 4
+PACED_PER_S = 500
+_PATHS = (b"/api/v1/list", b"/api/v1/run/tiny", b"/nowhere")
 
 
 def measure() -> dict[str, object]:
-    """Send them over eight connections, no two alike, while one caller goes on asking."""
+    """Flood a gateway with wrong keys, as fast as it answers and at a pace."""
     with tempfile.TemporaryDirectory() as place, asked_gateway(Path(place), keyed=True) as asked:
-        good = asked.request(asked.make_key("good", role="infer"))
-        _flood(asked, 400)
+        good = asked.make_key("good", role="infer")
+        for kind in ("wrong", "open"):
+            _beside(asked, good, kind, 2_000)
+        _series(asked)
         before = _series(asked)
         process = psutil.Process(asked.gateway.process.pid)
-        alone = one_client(asked.gateway.url, lambda: good, seconds=ALONE_S)
+        alone = asked.single(good, seconds=PART_S)
         memory_bytes = process.memory_info().rss
-        over = threading.Event()
-        wrong: list[Times] = []
-
-        def flood() -> None:
-            wrong.extend(_flood(asked, WRONG))
-            over.set()
-
-        thread = threading.Thread(target=flood)
-        thread.start()
-        beside = Times()
-        while not over.is_set():
-            part = one_client(asked.gateway.url, lambda: good, seconds=1)
-            beside.times_s += part.times_s
-            for status, count in part.statuses.items():
-                beside.statuses[status] = beside.statuses.get(status, 0) + count
-        thread.join()
-        statuses: dict[int, int] = {}
-        for each in wrong:
-            for status, count in each.statuses.items():
-                statuses[status] = statuses.get(status, 0) + count
+        wrong, wrong_s = _beside(asked, good, "wrong", WRONG)
+        grew_bytes = process.memory_info().rss - memory_bytes
+        new = sorted(_series(asked) - before)
+        open_, open_s = _beside(asked, good, "open", WRONG // 4)
+        paced, _ = _beside(asked, good, "wrong", PACED_PER_S * PART_S * 4, pace_per_s=PACED_PER_S)
         return {
-            "wrong": statuses,
-            "new_series": sorted(_series(asked) - before),
-            "good_alone_ms": {"p50": alone.percentile_ms(0.5), "p99": alone.percentile_ms(0.99)},
-            "good_beside_ms": {"p50": beside.percentile_ms(0.5), "p99": beside.percentile_ms(0.99)},
-            "good_statuses": beside.statuses,
-            "memory_grew_bytes": process.memory_info().rss - memory_bytes,
+            "wrong_keys": WRONG,
+            "wrong_keys_per_s": round(WRONG / wrong_s),
+            "open_calls_per_s": round(WRONG / 4 / open_s),
+            "new_series": new,
+            "memory_grew_bytes": grew_bytes,
+            "run_alone_ms": _said(alone),
+            "run_beside_wrong_keys_ms": _said(wrong),
+            "run_beside_open_calls_ms": _said(open_),
+            f"run_beside_{PACED_PER_S}_wrong_keys_per_s_ms": _said(paced),
         }
 
 
-def _flood(asked: Asked, count: int) -> list[Times]:
-    """Show so many wrong keys, half of them of the right form, on runs, lists and no routes."""
-    seen: list[Times] = []
-    paths = (b"/api/v1/list", b"/api/v1/run/tiny", b"/nowhere")
+def _beside(
+    asked: Asked, key: str, kind: str, count: int, pace_per_s: float = 0.0
+) -> tuple[Times, float]:
+    """Run a flood in a process of its own beside a caller; give the caller's times, and its own."""
+    command = [sys.executable, "-m", "perf.access.wrong_keys", asked.gateway.url, kind]
+    seen = Times()
+    with subprocess.Popen(
+        [*command, str(count), str(pace_per_s)], stdout=subprocess.PIPE, text=True
+    ) as flood:
+        while flood.poll() is None:
+            part = asked.single(key, seconds=PART_S)
+            # What was asked after the flood does not count, unless there is nothing else.
+            if flood.poll() is None or not seen.times_s:
+                seen.times_s += part.times_s
+        assert flood.stdout is not None
+        told = json.loads(flood.stdout.read())
+    if set(told["statuses"]) != {"401" if kind == "wrong" else "200"}:
+        raise RuntimeError(told)
+    return seen, told["took_s"]
+
+
+def _said(times: Times) -> dict[str, float]:
+    return {"p50": times.percentile_ms(0.5), "p99": times.percentile_ms(0.99)}
+
+
+def _series(asked: Asked) -> set[str]:
+    text = asked.gateway.client.get("/metrics", headers={"X-API-Key": ADMIN}).text
+    lines = (line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#"))
+    return {line.partition(" #")[0] for line in lines}
+
+
+def _wrong_key(number: int) -> bytes:
+    """Make a wrong key, half of them of the right form, on runs, lists and no routes."""
+    text = f"ogw_{os.urandom(6).hex()}_{'A' * 43}" if number % 2 else os.urandom(20).hex()
+    path = _PATHS[number % 3]
+    return b"GET %b HTTP/1.1\r\nHost: t\r\nX-API-Key: %b\r\n\r\n" % (path, text.encode())
+
+
+def main() -> None:
+    """Be the flood: `URL wrong|open COUNT PACE`; print what was answered."""
+    url, kind, count, pace_per_s = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    statuses: Counter[int] = Counter()
+    began_s = time.monotonic()
 
     def flood() -> None:
         sent = 0
@@ -64,23 +105,23 @@ def _flood(asked: Asked, count: int) -> list[Times]:
         def message() -> bytes:
             nonlocal sent
             sent += 1
-            text = f"ogw_{os.urandom(6).hex()}_{'A' * 43}" if sent % 2 else os.urandom(20).hex()
-            return b"GET %b HTTP/1.1\r\nHost: t\r\nX-API-Key: %b\r\n\r\n" % (
-                paths[sent % 3],
-                text.encode(),
+            if pace_per_s:
+                due_s = began_s + sent * CONNECTIONS / pace_per_s
+                time.sleep(max(0.0, due_s - time.monotonic()))
+            return (
+                _wrong_key(sent) if kind == "wrong" else b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
             )
 
-        seen.append(one_client(asked.gateway.url, message, seconds=600, most=count // CONNECTIONS))
+        seen = one_client(url, message, seconds=600, most=count // CONNECTIONS)
+        statuses.update(seen.statuses)
 
     threads = [threading.Thread(target=flood) for _ in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return seen
+    print(json.dumps({"statuses": dict(statuses), "took_s": time.monotonic() - began_s}))
 
 
-def _series(asked: Asked) -> set[str]:
-    text = asked.gateway.client.get("/metrics", headers={"X-API-Key": ADMIN}).text
-    lines = (line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#"))
-    return {line.partition(" #")[0] for line in lines}
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from gateway.settings import Settings
 _DIVIDED = {
     # Of these every worker has one at least, of the others none.
     "max_concurrent_runs": 1,
+    "max_runs_beside_others": 1,
     "decode_threads": 1,
     "max_uploads": 1,
     "mirror_concurrency": 1,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Overloaded
 from gateway.inference.admission import Admission
-from gateway.inference.fair_queue import FairQueue, Share
+from gateway.inference.fair_queue import EVERYBODY, FairQueue, Share
 from tests.eventually import eventually
 
 GREEDY, LONE, BATCH = Share("greedy"), Share("lone"), Share("batch", batch=True)
@@ -47,6 +47,43 @@ def test_a_limit_in_flight_holds_up_its_own_line_alone() -> None:
     assert queue.next() is None
     queue.ended(narrow)
     assert queue.next() == (narrow, "n1")
+
+
+def test_beside_others_nobody_has_more_under_way_than_its_part() -> None:
+    """Alone a caller takes every place; beside another it has its part, until that one is gone."""
+    queue: FairQueue[str] = FairQueue(beside_others=2)
+    for _ in range(5):
+        assert queue.may_go(GREEDY)
+        queue.began(GREEDY)
+    queue.began(LONE)
+    queue.ended(LONE)
+    assert not queue.may_go(GREEDY)
+    assert queue.may_go(LONE)
+    for _ in range(3):
+        queue.ended(GREEDY)
+        assert queue.may_go(GREEDY) == (queue.working["greedy"] < 2)
+    queue.ended(GREEDY)
+    assert queue.may_go(GREEDY)
+    for _ in range(300):
+        queue.began(GREEDY)
+        queue.ended(GREEDY)
+    queue.began(GREEDY)
+    assert queue.may_go(GREEDY)
+
+
+def test_the_gateways_own_work_gives_way_to_callers() -> None:
+    """Beside a caller it has its part; a caller beside it alone has every place."""
+    queue: FairQueue[str] = FairQueue(beside_others=1)
+    for _ in range(5):
+        assert queue.may_go(EVERYBODY)
+        queue.began(EVERYBODY)
+    for _ in range(5):
+        assert queue.may_go(GREEDY)
+        queue.began(GREEDY)
+    assert not queue.may_go(EVERYBODY)
+    for _ in range(300):
+        queue.began(EVERYBODY)
+    assert queue.may_go(EVERYBODY)
 
 
 def test_a_full_queue_makes_room_at_the_end_of_the_longest_line() -> None:
