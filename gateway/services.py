@@ -30,6 +30,7 @@ from gateway.inference.run import Runner
 from gateway.inference.tensors import TensorRunner
 from gateway.metrics.gauges import RunGauges
 from gateway.metrics.metrics import Metrics
+from gateway.optimize.optimizer import Optimizer
 from gateway.peers import Counts, Peers, Scraped
 from gateway.registry.aliases import Aliases
 from gateway.registry.lifecycle import Lifecycle
@@ -82,6 +83,7 @@ class Services:
     models_folder: Folder | None
     registration: Registration
     rollouts: Rollouts
+    optimizer: Optimizer
     aliases: Aliases
     metrics: Metrics
     peers: Peers
@@ -277,6 +279,15 @@ async def open_services(
             models_folder=control.models_folder,
             registration=core.registration,
             rollouts=rollouts.commands,
+            optimizer=Optimizer(
+                registry,
+                core.registration,
+                rollouts.commands.evaluations,
+                settings.model_repository,
+                memory_bytes=settings.validation_memory_bytes,
+                timeout_s=settings.optimize_timeout_s,
+                max_image_pixels=settings.max_image_pixels,
+            ),
             metrics=metrics,
             aliases=Aliases(registry, core.registration.store, control.lifecycle),
             peers=peers,

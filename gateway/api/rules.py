@@ -92,6 +92,7 @@ RULES: Mapping[str, Rule] = {
     f"PUT {_ONE_MODEL}/aliases/{{alias}}": _WORK,
     f"DELETE {_ONE_MODEL}/aliases/{{alias}}": _WORK,
     "POST /api/v1/register": _WORK_BY_QUERY,
+    f"POST {_ONE_MODEL}/optimize": _WORK,
     # Metrics.
     "GET /metrics": _WORK_ON_ALL,
     "GET /api/v1/metrics": _READ_METRICS,

@@ -8,6 +8,7 @@ The command line. Each module beside this one holds the commands of one subject.
     models.py    models, versions, load, unload, run, alias, delete; their tables in
                  model_tables.py
     metrics.py   metrics, metrics compare
+    optimize.py  optimize
     replay.py    replay, recordings
     rollouts.py  rollout create, list, watch, promote, rollback, pause, resume, history, samples;
                  rollout plan in rollout_plan.py
@@ -27,6 +28,7 @@ from gateway.cli import models
 from gateway.cli.audit import audit_command
 from gateway.cli.keys import keys_app
 from gateway.cli.metrics import metrics_app
+from gateway.cli.optimize import optimize_command
 from gateway.cli.register import register_command
 from gateway.cli.replay import recordings_command, replay_command
 from gateway.cli.rollouts import rollout_app
@@ -46,6 +48,7 @@ app.command("audit")(audit_command)
 app.add_typer(keys_app, name="keys")
 app.add_typer(metrics_app, name="metrics")
 app.add_typer(rollout_app, name="rollout")
+app.command("optimize")(optimize_command)
 app.command("replay")(replay_command)
 app.command("recordings")(recordings_command)
 

@@ -23,6 +23,7 @@ maps a class to a status.
     │   ├── FeedbackInvalid     feedback_invalid
     │   ├── KeyInvalid          key_invalid
     │   ├── EvaluationSetInvalid   evaluation_set_invalid
+    │   ├── NotOptimizable      not_optimizable
     │   └── MetricsQueryInvalid    metrics_query_invalid
     ├── NotFound
     │   ├── ModelNotFound       model_not_found
@@ -116,6 +117,7 @@ from gateway.errors.request import (
     MetricsQueryInvalid,
     ModelRejected,
     NameInvalid,
+    NotOptimizable,
     OptionUnknown,
     PreprocessingInvalid,
     PreprocessingRequired,
@@ -218,6 +220,7 @@ __all__ = [
     "NameConflict",
     "NameInvalid",
     "NotFound",
+    "NotOptimizable",
     "NothingRecorded",
     "OptionUnknown",
     "Overloaded",

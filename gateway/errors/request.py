@@ -111,6 +111,12 @@ class EvaluationSetInvalid(RequestError):
     code = "evaluation_set_invalid"
 
 
+class NotOptimizable(RequestError):
+    """No faster challenger can be made of the version: too few images, or not of such a graph."""
+
+    code = "not_optimizable"
+
+
 class MetricsQueryInvalid(RequestError):
     """A question about stored metrics that cannot be read, or whose answer would be too long."""
 

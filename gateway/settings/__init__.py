@@ -96,6 +96,9 @@ class Settings(RolloutSettings, AccessSettings, ConnectionSettings):
         gt=0,
         description="Memory for one model's validation, and five times its file on top.",
     )
+    optimize_timeout_s: float = Field(
+        1800.0, gt=0, description="Deadline of `optimize`, in seconds."
+    )
     validation_runtime: Literal[
         "local",
         "1.19",

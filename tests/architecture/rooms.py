@@ -95,6 +95,10 @@ ROOMS: Mapping[str, Room] = {
         "a model's configuration, searched by measuring; its rules are pure",
         "converter inference preprocessing registry store triton",
     ),
+    "gateway.optimize": _room(
+        "a faster challenger made of a version: quantized, measured, decided",
+        "converter inference preprocessing registry rollouts.control system",
+    ),
     "gateway.access": _room("keys and roles: who may ask for what", "registry store"),
     "gateway.control_plane": _room(
         "wires what loads models, in a single process and in the parent",
@@ -106,11 +110,12 @@ ROOMS: Mapping[str, Room] = {
     ),
     "gateway.services": _room(
         "wires what answers requests; what the faces call",
-        "access control_plane core inference metrics registry rollouts store triton",
+        "access control_plane core inference metrics optimize registry rollouts store triton",
     ),
     "gateway.api": _room(
         "HTTP only; the one table from errors to statuses",
-        "access converter inference metrics registry rollouts services store system telemetry tls",
+        "access converter inference metrics optimize registry rollouts services store system"
+        " telemetry tls",
     ),
     "gateway.grpc_api": _room(
         "gRPC only; the table from errors to its statuses",

@@ -19,6 +19,7 @@ _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
 _REMOVE_FILE, _MAKE_REGULAR, _TRUNCATE = 1 << 5, 1 << 8, 1 << 14
 _READ = _READ_FILE | _READ_DIR
 _WRITE = _READ | _WRITE_FILE | _REMOVE_FILE | _MAKE_REGULAR | _TRUNCATE
+_FOLDERS = 1 << 4 | 1 << 7  # remove, make
 _OF_FILES = _READ_FILE | _WRITE_FILE | _TRUNCATE
 # How many rights there are, by the version of the interface that added some; so for sockets.
 _RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
@@ -32,13 +33,14 @@ def landlock_version() -> int:
     return max(found, 0)
 
 
-def allow_only(reading: Iterable[Path], writing: Path) -> bool:
+def allow_only(reading: Iterable[Path], writing: Path, *, folders: bool = False) -> bool:
     """
     Refuse this process every file but these. Paths that do not exist are left out.
 
     Args:
         reading: Files, and directories with all below them.
-        writing: A directory to read and write in; no directories, links or devices are made there.
+        writing: A directory to read and write in; no links or devices are made there.
+        folders: Whether directories may be made there.
 
     Returns:
         Whether the kernel holds that.
@@ -60,7 +62,7 @@ def allow_only(reading: Iterable[Path], writing: Path) -> bool:
     try:
         for path in reading:
             _allow(libc, rules, path, _READ & handled)
-        _allow(libc, rules, writing, _WRITE & handled)
+        _allow(libc, rules, writing, (_WRITE | _FOLDERS if folders else _WRITE) & handled)
         return bool(
             libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
             and libc.syscall(_RESTRICT_SELF, rules, 0) == 0

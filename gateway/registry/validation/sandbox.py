@@ -66,7 +66,9 @@ class Confined:
     namespace: bool
 
 
-def confine(limits: SandboxLimits, *, reading: Sequence[Path], writing: Path) -> Confined:
+def confine(
+    limits: SandboxLimits, *, reading: Sequence[Path], writing: Path, folders: bool = False
+) -> Confined:
     """
     Bound this process, which has one thread.
 
@@ -74,6 +76,7 @@ def confine(limits: SandboxLimits, *, reading: Sequence[Path], writing: Path) ->
         limits: What it may use.
         reading: What it reads beside what it is made of.
         writing: The one folder that it writes into.
+        folders: Whether it may make folders there.
     """
     # If memory runs out, this process goes and not the server.
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
@@ -93,7 +96,7 @@ def confine(limits: SandboxLimits, *, reading: Sequence[Path], writing: Path) ->
         hard = resource.getrlimit(what)[1]
         bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (bound, bound))
-    files = allow_only(readable, writing)
+    files = allow_only(readable, writing, folders=folders)
     return Confined(calls=refuse_calls(), files=files, namespace=namespace)
 
 

@@ -26,6 +26,7 @@ from gateway.converter.model_config import ConfigOptions, placement_for_machine
 from gateway.converter.model_writer import write_model
 from gateway.converter.onnx_signature import MAX_FILE_BYTES, read_signature
 from gateway.converter.plan import PublishingPlan, plan_version
+from gateway.converter.provenance import read_provenance
 from gateway.converter.signature import (
     ModelSignature,
     TensorSignature,
@@ -110,10 +111,12 @@ class Examination:
         refuse_external_data(model)
         self._model = model
         self._metadata = {each.key: each.value for each in model.metadata_props}
+        provenance = read_provenance(model)
         return {
             "size_bytes": size_bytes,
             "producer": f"{model.producer_name} {model.producer_version}".strip()[:200],
             "nodes": len(model.graph.node),
+            **({} if provenance is None else {"provenance": provenance.model_dump()}),
         }
 
     def _operators(self) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ from gateway.errors import (
 from gateway.registry.lifecycle import Lifecycle
 from gateway.registry.registry import Registry
 from gateway.rollouts.control.asking import PASSING, loaded_meanwhile, patiently
+from gateway.rollouts.control.calibration_split import calibration_indexes
 from gateway.rollouts.control.evaluation_set import (
     MOST_CLASSES,
     EvaluationSet,
@@ -38,7 +39,14 @@ from gateway.rollouts.control.evaluation_set import (
     store_file,
 )
 from gateway.rollouts.state.plan import Plan
-from gateway.rollouts.statistics.evaluation import Comparison, Scored, compare, evaluate, scored
+from gateway.rollouts.statistics.evaluation import (
+    UNJUDGED,
+    Comparison,
+    Scored,
+    compare,
+    evaluate,
+    scored,
+)
 from gateway.rollouts.statistics.metrics import Strategy
 from gateway.rollouts.statistics.verdict import Outcome
 from gateway.store.cached_read import CachedRead
@@ -52,6 +60,9 @@ log = structlog.get_logger(__name__)
 
 AskVersion = Callable[[str, int, bytes], Awaitable[npt.NDArray[np.generic]]]
 """Sends an image to a version and returns its scores, or raises a GatewayError."""
+
+ReadReport = Callable[[str, int], Awaitable[dict[str, Any] | None]]
+"""Reads the validation report of a version; None if it was not uploaded."""
 
 _ACTOR = "evaluation"
 _LEASE, _LEASE_S = "evaluations", 10.0
@@ -80,6 +91,7 @@ class Evaluations:
         leases: LeaseStore,
         registry: Registry,
         lifecycle: Lifecycle,
+        reports: ReadReport,
         *,
         folder: Path,
         gateway: str,
@@ -89,7 +101,8 @@ class Evaluations:
         self._leases = leases
         self._registry = registry
         self._lifecycle = lifecycle
-        self._folder = folder
+        self._reports = reports
+        self.folder = folder
         self._gateway = gateway
         self._retry: dict[_Attempt, _Retry] = {}
 
@@ -104,7 +117,7 @@ class Evaluations:
         """
         model = (await self._registry.refresh()).model(name)
         digest, found = await asyncio.to_thread(
-            store_file, self._folder, content, classes=model.classes or MOST_CLASSES
+            store_file, self.folder, content, classes=model.classes or MOST_CLASSES
         )
         await self._store.put_set(name, digest, images=len(found.files), classes=found.classes)
         return await self.set_of(name)
@@ -229,16 +242,32 @@ class Evaluations:
     async def _evaluate(
         self, found: EvaluationSetRow, version: int, ask: AskVersion
     ) -> dict[str, Any]:
-        name, path = found.model, path_of(self._folder, found.digest)
+        name, path = found.model, path_of(self.folder, found.digest)
         labelled = await asyncio.to_thread(read_set, path)
         async with loaded_meanwhile(self._registry, self._lifecycle, name, version, actor=_ACTOR):
             answers, scores = await self._answers(name, version, path, labelled, ask)
-        evaluated = await asyncio.to_thread(evaluate, labelled.labels, answers, scores)
+        unjudged = await self._calibrated_on(found, version, labelled)
+        labels = [
+            UNJUDGED if index in unjudged else label for index, label in enumerate(labelled.labels)
+        ]
+        evaluated = await asyncio.to_thread(evaluate, labels, answers, scores)
         return {
             "answers": answers,
-            "labels": labelled.labels,
+            "labels": labels,
             "evaluation": evaluated.to_json(),
         }
+
+    async def _calibrated_on(
+        self, found: EvaluationSetRow, version: int, labelled: EvaluationSet
+    ) -> frozenset[int]:
+        """Tell which images of a set a version was calibrated on: it is not judged on them."""
+        report = await self._reports(found.model, version)
+        stages = [] if report is None else report.get("stages", [])
+        for stage in stages:
+            calibration = stage["facts"].get("provenance", {}).get("calibration", {})
+            if calibration.get("digest") == found.digest:
+                return frozenset(calibration_indexes(labelled.files, calibration["images"]))
+        return frozenset()
 
     async def _answers(
         self, name: str, version: int, path: Path, labelled: EvaluationSet, ask: AskVersion

@@ -31,6 +31,7 @@ from gateway.store.evaluations import EvaluationStore
 from gateway.store.feedback import FeedbackStore
 from gateway.store.leases import LeaseStore
 from gateway.store.outage import StoreOutage
+from gateway.store.registrations import RegistrationStore
 from gateway.store.replays import ReplayStore
 from gateway.store.rollout_evidence import EvidenceStore
 from gateway.store.rollouts import RolloutStore
@@ -150,6 +151,7 @@ def open_rollouts(
         leases,
         registry,
         lifecycle,
+        RegistrationStore(database).report,
         folder=settings.data_dir / "evaluation-sets",
         gateway=tally.gateway,
     )

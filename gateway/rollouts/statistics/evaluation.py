@@ -36,6 +36,8 @@ from gateway.rollouts.stored import Stored
 
 MARGIN = 0.005
 CALIBRATION_BINS = 15
+UNJUDGED = -1
+"""Stands in the place of an image's label where a version must not be judged on the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +144,18 @@ def evaluate(
     Describe one version on a labelled set.
 
     Args:
-        labels: True classes; integers, shape [N], N ≥ 1.
+        labels: True classes; integers, shape [N], N ≥ 1. Images whose label is `UNJUDGED` are left
+            out.
         answers: The version's answers; integers, shape [N]. -1 stands for a failed request.
         rows: Of every image's scores; if one is None there is no calibration.
 
     Raises:
-        ValueError: Shapes do not fit, the set is empty or a label is negative.
+        ValueError: Shapes do not fit, nothing is judged, or a label is below `UNJUDGED`.
     """
     truth, answered = _checked(labels, answers)
-    if truth.min() < 0:
-        raise ValueError("Labels must not be negative.")
+    if rows is not None:
+        kept = np.asarray(labels, dtype=np.int64) != UNJUDGED
+        rows = [row for row, judged in zip(rows, kept, strict=True) if judged]
     hit = truth == answered
     right = int(hit.sum())
     classes, place = np.unique(truth, return_inverse=True)
@@ -185,7 +189,8 @@ def compare(
     Compare two versions on the same labelled images and decide whether a rollout may begin.
 
     Args:
-        labels: True classes; integers, shape [N], N ≥ 1.
+        labels: True classes; integers, shape [N], N ≥ 1. Images whose label is `UNJUDGED` are left
+            out.
         champion: Its answers; integers, shape [N].
         challenger: Its answers; integers, shape [N].
         margin: By how much the challenger's accuracy may be lower; 0.005 is half a point.
@@ -261,4 +266,7 @@ def _checked(
     answered = np.asarray(answers, dtype=np.int64)
     if truth.ndim != 1 or not len(truth) or truth.shape != answered.shape:
         raise ValueError("Labels and answers must be equally long and not empty.")
-    return truth, answered
+    judged = truth != UNJUDGED
+    if not judged.any() or truth.min() < UNJUDGED:
+        raise ValueError("Some label must be a class, and none may be below -1.")
+    return truth[judged], answered[judged]

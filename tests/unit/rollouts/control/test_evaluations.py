@@ -16,6 +16,7 @@ from gateway.rollouts.control.evaluations import Evaluations
 from gateway.store.database import open_database
 from gateway.store.evaluations import EvaluationStore
 from gateway.store.leases import LeaseStore
+from gateway.store.registrations import RegistrationStore
 from gateway.store.rollouts import RolloutStore
 from gateway.store.versions import NewVersion, VersionStore
 from tests.eventually import eventually
@@ -63,6 +64,7 @@ async def test_one_bad_set_is_its_own_models_matter_alone(tmp_path: Path) -> Non
         LeaseStore(database),
         registry,
         cast("Lifecycle", _Loads()),
+        RegistrationStore(database).report,
         folder=folder,
         gateway="one",
     )

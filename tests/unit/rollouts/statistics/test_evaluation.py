@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gateway.rollouts.statistics.evaluation import (
+    UNJUDGED,
     Comparison,
     Evaluation,
     calibration,
@@ -125,11 +126,21 @@ def test_a_large_class_costs_no_more_than_a_small_one() -> None:
     assert len(json.dumps(result.to_json())) < 400
 
 
-@pytest.mark.parametrize(("labels", "answers"), [([], []), ([0, 1], [0]), ([-1], [0])])
+@pytest.mark.parametrize(
+    ("labels", "answers"), [([], []), ([0, 1], [0]), ([-2, 0], [0, 0]), ([-1], [0])]
+)
 def test_sets_that_do_not_fit_are_refused(labels: list[int], answers: list[int]) -> None:
     """An empty set, unequal lengths and labels that are no class are errors."""
-    with pytest.raises(ValueError, match=r"Labels"):
+    with pytest.raises(ValueError, match=r"Labels|label"):
         evaluate(labels, answers)
+
+
+def test_images_that_calibrated_are_not_judged() -> None:
+    """Where a label is -1 the image counts for nothing, alone and beside the champion."""
+    rows = [scored(0, [0.9, 0.1]), None, scored(1, [0.2, 0.8])]
+    assert evaluate([0, UNJUDGED, 1], [0, 1, 1], rows) == evaluate([0, 1], [0, 1], rows[::2])
+    labels, champion, challenger = [0, UNJUDGED, 1], [0, 0, 1], [1, 1, 1]
+    assert compare(labels, champion, challenger) == compare([0, 1], [0, 1], [1, 1])
 
 
 def test_results_round_trip_through_json() -> None:
