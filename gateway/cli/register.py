@@ -17,6 +17,7 @@ from gateway.cli.model_tables import show_proposal
 from gateway.cli.sidecars import sidecars_of
 from gateway.converter.errors import ConverterError
 from gateway.converter.merged import in_one_file
+from gateway.converter.outputs import with_output_first
 
 
 def register_command(
@@ -39,6 +40,10 @@ def register_command(
             ),
         ),
     ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(help="The output that holds the scores; it is put first. Default: the first."),
+    ] = None,
     keep_graph: Annotated[
         bool | None,
         typer.Option(
@@ -72,7 +77,7 @@ def register_command(
     if keep_graph is not None:
         params["keep_graph"] = str(keep_graph).lower()
     with (
-        _one_file(model) as whole,
+        _one_file(model, output) as whole,
         gateway_at(url, key) as gateway,
         _progress(as_json=as_json) as progress,
         progress.open(whole, "rb", description="Uploading and validating") as file,
@@ -99,11 +104,13 @@ def register_command(
 
 
 @contextlib.contextmanager
-def _one_file(model: Path) -> Iterator[Path]:
-    """Bring weights that lie beside a model into one file with it."""
+def _one_file(model: Path, output: str | None) -> Iterator[Path]:
+    """Bring weights that lie beside a model into one file with it, and its scores to the front."""
     with contextlib.ExitStack() as stack:
         try:
             whole = stack.enter_context(in_one_file(model))
+            if output is not None:
+                whole = stack.enter_context(with_output_first(whole, output))
         except ConverterError as error:
             fail(str(error))
         yield whole

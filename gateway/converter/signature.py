@@ -146,7 +146,11 @@ def check_classifier(signature: ModelSignature) -> None:
         case (None | 1, _) | (_,) | (None | 1, _, 1, 1):
             pass
         case _:
-            raise _refused("the first output is not [N, C], [C] or [N, C, 1, 1]", signature)
+            raise _refused(
+                "the first output is not [N, C], [C] or [N, C, 1, 1] (what finds or reads things "
+                "in an image is served by Triton alone, with a repository of its own)",
+                signature,
+            )
 
 
 def _refused(reason: str, signature: ModelSignature) -> SignatureUnsupported:

@@ -1,6 +1,7 @@
 """What every route has in common: one error shape, honest documents, limits, health."""
 
 import base64
+import gzip
 import io
 import json
 import re
@@ -143,6 +144,19 @@ def test_health_tells_alive_ready_and_started(small_gateway: GatewayProcess) -> 
     assert small_gateway.client.get("/startupz").json()["ok"]
     ready = small_gateway.client.get("/readyz").json()
     assert {"accepting", "replicas", "database", "loads"} <= set(ready["checks"])
+
+
+def test_a_body_that_is_compressed_is_named_as_such(small_gateway: GatewayProcess) -> None:
+    """JSON that is gzip: 415; an image that is gzip: 422. Both say so."""
+    packed = gzip.compress(b'{"image": ""}')
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    answer = small_gateway.client.post("/api/v1/run/m", content=packed, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "media_type_unsupported")
+    assert "gzip" in answer.json()["detail"]
+    headers["Content-Type"] = "image/png"
+    answer = small_gateway.client.post("/api/v1/run/m", content=packed, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (422, "image_invalid")
+    assert "gzip" in answer.json()["detail"]
 
 
 def test_a_model_is_ready_when_a_run_would_be_answered(small_gateway: GatewayProcess) -> None:

@@ -4,6 +4,7 @@ preprocessing that the model's documentation names.
 """
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,55 @@ def test_grey_images(gateway: GatewayProcess, photo: Path, tmp_path: Path) -> No
     _torch_like(model, seed=6, channels=1)
     _typed(gateway, "register", model, "--name", "grey", "--preprocessing", "unit", "--load")
     _answers(gateway, "grey", photo, _expected(model, photo, grey=True))
+
+
+def test_scores_that_are_not_the_first_output(
+    gateway: GatewayProcess, photo: Path, tmp_path: Path
+) -> None:
+    """The warning names the output and what to type; typed, the category is that of the scores."""
+    plain, model = tmp_path / "plain.onnx", tmp_path / "model.onnx"
+    _torch_like(plain, seed=10)
+    graph = onnx.load(plain)
+    graph.graph.node.append(helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1))
+    graph.graph.output.append(
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", _CLASSES])
+    )
+    # Boxes and the like come first in exports of detectors.
+    graph.graph.node.append(helper.make_node("Neg", ["scores"], ["boxes"]))
+    graph.graph.output[0].name = "boxes"
+    onnx.save(graph, model)
+    arguments = ["register", model, "--name", "second", "--preprocessing", "unit", "--load"]
+    said = " ".join(_typed(gateway, *arguments).split())
+    assert "--output probabilities" in said
+    _typed(gateway, *arguments, "--output", "probabilities")
+    _typed(gateway, "alias", "second", "champion", "2")
+    scores = np.exp(expected := _expected(plain, photo))
+    assert np.isfinite(expected).all()
+    _answers(gateway, "second", photo, scores / scores.sum())
+
+
+def test_the_four_commands_of_the_front_page(
+    gateway: GatewayProcess, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed as printed, in a folder with the files that they name: right answer, live rollout."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    block = text.split("<!-- four commands -->")[1].split("```")[1].removeprefix("sh\n")
+    commands = [shlex.split(line) for line in block.splitlines()]
+    assert [command[0] for command in commands] == ["gateway"] * 4
+    monkeypatch.chdir(tmp_path)
+    _torch_like(Path("model.onnx"), seed=8, beside=True)
+    _torch_like(Path("model-v2.onnx"), seed=9, beside=True)
+    Path("labels.txt").write_text("\n".join(_NAMES.values()))
+    with Image.open(photo) as image:
+        image.save("photo.jpg", quality=95)
+    for command in commands:
+        _typed(gateway, *command[1:])
+    expected = _expected(
+        Path("model.onnx"), Path("photo.jpg"), shorter_side=37, mean=_MEAN, std=_STD
+    )
+    _answers(gateway, "flowers", Path("photo.jpg"), expected, labels=True)
+    (rollout,) = gateway.client.get("/api/v1/models/flowers/rollouts").json()
+    assert (rollout["champion"], rollout["challenger"]) == (1, 2)
 
 
 def test_nothing_is_proposed_where_nothing_is_said(gateway: GatewayProcess, tmp_path: Path) -> None:

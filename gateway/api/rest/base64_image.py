@@ -15,6 +15,9 @@ from pydantic_core import PydanticCustomError
 
 from gateway.errors import ImageInvalid
 
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+# The first bytes of JPEG, PNG, GIF, WebP, BMP and TIFF, as far as base64 shows them alone.
+_IMAGE_STARTS = (b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"Qk", b"SUkqA", b"TU0AK")
 # What wrappers of lines and careless shells leave in.
 _SPACES = b" \t\r\n\"'"
 
@@ -24,7 +27,8 @@ def decode_base64(text: bytes | str) -> bytes:
     Decode base64, leniently.
 
     Raises:
-        ImageInvalid: It begins with a `data:` prefix, whose letters are of the alphabet.
+        ImageInvalid: It begins with a `data:` prefix, whose letters are of the alphabet; or it is
+            an image in the URL-safe alphabet.
         ValueError: It is no base64: the padding or the length is wrong.
     """
     try:
@@ -33,10 +37,23 @@ def decode_base64(text: bytes | str) -> bytes:
         data = text.encode() if isinstance(text, str) else text
     if data.lstrip(_SPACES).startswith(b"data:"):
         raise ImageInvalid("Send the base64 text alone: drop the prefix `data:…;base64,`.")
+    if _is_url_safe(data):
+        raise ImageInvalid(
+            "This is URL-safe base64, with - and _: send the standard alphabet, with + and /."
+        )
     try:
         return pybase64.b64decode(data.translate(None, _SPACES), validate=True)
     except ValueError:
         return base64.b64decode(data)
+
+
+def _is_url_safe(data: bytes) -> bool:
+    """Whether it is an image in the URL-safe alphabet: read leniently, a damaged one."""
+    text = data.translate(None, _SPACES)
+    if not (b"-" in text or b"_" in text) or b"+" in text or b"/" in text:
+        return False
+    head = text[:16].translate(_STANDARD)
+    return any(head.startswith(start) for start in _IMAGE_STARTS)
 
 
 class Base64(EncoderProtocol):

@@ -15,11 +15,13 @@ from fastapi.routing import APIRoute
 from pydantic_core import PydanticCustomError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.exceptions import HTTPException
 
 from gateway.api.rest.base64_image import decode_base64
 from gateway.errors import ImageInvalid, RequestError, UploadInvalid
 
 PART = b"image"
+_GZIP = b"\x1f\x8b"
 RAW = "application/octet-stream"
 FORM = "multipart/form-data"
 
@@ -88,6 +90,11 @@ class _AnyBody(Request):
             _, options = parse_options_header(self.headers["content-type"])
             form.boundary = options.get(b"boundary", b"")
             return form
+        if body.startswith(_GZIP):
+            raise HTTPException(
+                415,
+                "The body is compressed by gzip. Send it as it is: images are compressed already.",
+            )
         return body
 
 

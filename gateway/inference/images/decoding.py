@@ -34,6 +34,7 @@ Pixels = npt.NDArray[np.uint8]
 Allocate = Callable[[int], npt.NDArray[np.uint8]]
 """Returns so many bytes of memory to draw on, uint8, one axis."""
 
+_GZIP = b"\x1f\x8b"
 _JPEG_START = b"\xff\xd8\xff"
 # What both libraries convert to RGB alike; Pillow's way with CMYK is another.
 _JPEG_COLORS = frozenset({"RGB", "YCbCr"})
@@ -157,7 +158,8 @@ def _decode_by_pillow(encoded: bytes, limits: ImageLimits) -> Pixels:
             raise ImageTruncated("The image ends early; it is not padded.") from error
         if isinstance(error, UnidentifiedImageError):
             known = ", ".join(FORMATS)
-            raise ImageInvalid(f"Not an image of an accepted format ({known}).") from None
+            what = " It is compressed by gzip: send it as it is." if encoded[:2] == _GZIP else ""
+            raise ImageInvalid(f"Not an image of an accepted format ({known}).{what}") from None
         raise ImageInvalid("The image is damaged and cannot be decoded.") from error
 
 

@@ -49,7 +49,8 @@ def doubts(
     better = _looks_like_scores(signature, answers)
     if better is not None and (found or not _distributions(first)):
         found.append(
-            f"The output {better!r} looks like the scores. Put it first: "
+            f"The output {better!r} looks like the scores. Put it first: gateway register --output "
+            f"{better}, or "
             "model = onnx.load('model.onnx'); outputs = model.graph.output; "
             f"outputs.sort(key=lambda o: o.name != {better!r}); onnx.save(model, 'model.onnx')."
         )

@@ -1,11 +1,14 @@
 """Base64 as the standard library reads it, by whichever way it goes."""
 
 import base64
+import io
 import re
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from gateway.api.rest.base64_image import decode_base64
 from gateway.errors import ImageInvalid
@@ -85,6 +88,19 @@ def test_a_data_prefix_is_refused(before: str, kind: str) -> None:
     """`data:` in front, whatever follows: refused with what to do, never read as image data."""
     with pytest.raises(ImageInvalid, match="drop the prefix"):
         decode_base64(f"{before}data:{kind},QUJD")
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_an_image_in_the_url_safe_alphabet_is_named_as_such(file_format: str) -> None:
+    """Skipping - and _ would leave a damaged image: the alphabet is named instead."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(1).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(file, file_format)
+    text = base64.urlsafe_b64encode(file.getvalue()).decode()
+    assert {"-", "_"} & set(text)
+    with pytest.raises(ImageInvalid, match="URL-safe"):
+        decode_base64(text)
+    assert decode_base64(base64.b64encode(file.getvalue())) == file.getvalue()
 
 
 def test_the_letters_data_alone_are_data() -> None:
