@@ -143,7 +143,12 @@ def _end_of(
     began_s, tick = time.monotonic(), threading.Event()
     due_s: float | None = None
     while True:
-        state: dict[str, Any] = gateway.client.get(f"/api/v1/rollouts/{rollout}").json()
+        answer = gateway.client.get(f"/api/v1/rollouts/{rollout}")
+        if answer.status_code == 503:  # a full machine may keep the database waiting
+            tick.wait(1.0)
+            continue
+        assert answer.status_code == 200, answer.text
+        state: dict[str, Any] = answer.json()
         took_s = time.monotonic() - began_s
         if due_s is None and took_s > _DUE_AFTER_S and state["due_at"] is not None:
             until = datetime.fromisoformat(state["due_at"]) - datetime.now(UTC)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,30 +122,46 @@ def _throughput(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     per_s: dict[bool, list[float]] = {False: [], True: []}
+    cpu_ms: dict[bool, list[float]] = {False: [], True: []}
     copies = 0
     for turn in range(options.rounds):
         for shadowed in (False, True) if turn % 2 == 0 else (True, False):
             rollout = _shadow(gateway, 2 if shadowed else None, model=_model(name))
             with Load(gateway.url, _model(name), pictures, clients=clients) as load:
                 threading.Event().wait(_WARM_S)
-                before, began_s = len(load.answers), time.monotonic()
+                before, used_s, began_s = len(load.answers), _cpu_s(gateway), time.monotonic()
                 threading.Event().wait(options.seconds)
                 answered = len(load.answers) - before
                 per_s[shadowed].append(answered / (time.monotonic() - began_s))
+                cpu_ms[shadowed].append(1000 * (_cpu_s(gateway) - used_s) / answered)
             if rollout is not None:
                 state = gateway.client.get(f"/api/v1/rollouts/{rollout}").json()
                 copies += int(state["observations"]["challenger"]["requests"])
                 gateway.client.post(f"/api/v1/rollouts/{rollout}/rollback").raise_for_status()
             assert set(load.statuses) == {200}, load.statuses
-    without, shadow = statistics.median(per_s[False]), statistics.median(per_s[True])
     return {
         "workload": name,
         "callers": clients,
         "per_s_without": [round(rate, 1) for rate in per_s[False]],
         "per_s_with_a_shadow": [round(rate, 1) for rate in per_s[True]],
-        "ratio": round(shadow / without, 3),
+        "cpu_ms_without": [round(used, 2) for used in cpu_ms[False]],
+        "cpu_ms_with_a_shadow": [round(used, 2) for used in cpu_ms[True]],
+        "rate_ratio": _ratio(per_s),
+        "cpu_ratio": _ratio(cpu_ms),
         "copies_answered": copies,
     }
+
+
+def _ratio(found: Mapping[bool, Sequence[float]]) -> float:
+    """The median with a shadow, over the median without one."""
+    return round(statistics.median(found[True]) / statistics.median(found[False]), 3)
+
+
+def _cpu_s(gateway: GatewayProcess) -> float:
+    """The CPU time of the gateway, its Triton and the models, which other work does not change."""
+    root = psutil.Process(gateway.process.pid)
+    times = [each.cpu_times() for each in (root, *root.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
 
 
 def _hold_to_last_core(gateway: GatewayProcess, version: int) -> int:
