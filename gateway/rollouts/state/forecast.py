@@ -28,6 +28,7 @@ _TIMED, _WINDOW_RUNS, _WINDOW_S = 0.5, 5, 1.0
 STEPS_BY_CARE = ((1.0, 5.0, 25.0, 50.0, 100.0), (5.0, 25.0, 50.0, 100.0), (10.0, 50.0, 100.0))
 FEWEST_STEPS = (50.0, 100.0)
 _MOST_REQUESTS = 1_000_000_000
+_PRECISION = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ def _step(
             comparisons=plan.comparisons,
             alpha=plan.alpha,
             limit=_MOST_REQUESTS,
+            precision=_PRECISION,
         )
         if size.outcome is not Outcome.SUCCESSFUL:
             return StepForecast(strategy, share, None, None, metric.name)

@@ -32,6 +32,7 @@ def requests_to_decide(
     comparisons: int,
     alpha: float = 0.05,
     limit: int = 10_000_000,
+    precision: float = 0.0,
 ) -> SampleSize:
     """
     When a metric is expected to decide.
@@ -44,6 +45,7 @@ def requests_to_decide(
         comparisons: As for the analysis.
         alpha: As for the analysis.
         limit: Most requests to look at.
+        precision: The result may be too large by this share of itself.
 
     Returns:
         The earlier of the two decisions; Inconclusive at `limit` if there is none by then.
@@ -60,13 +62,13 @@ def requests_to_decide(
             return Outcome.SUCCESSFUL
         return Outcome.INCONCLUSIVE
 
-    high = 1
+    # A request adds at most one sample to each side.
+    low, high = metric.min_samples - 1, metric.min_samples
     while decided(high) is Outcome.INCONCLUSIVE:
         if high >= limit:
             return SampleSize(Outcome.INCONCLUSIVE, limit)
-        high = min(2 * high, limit)
-    low = high // 2
-    while high - low > 1:
+        low, high = high, min(2 * high, limit)
+    while high - low > max(1.0, precision * high):
         middle = (low + high) // 2
         if decided(middle) is Outcome.INCONCLUSIVE:
             low = middle
