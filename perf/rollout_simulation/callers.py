@@ -94,15 +94,17 @@ def _draw(rng: np.random.Generator, callers: int, *, each_counts: bool) -> list[
         LATENCY_BUCKETS_PER_DOUBLING * np.log2(times_s / SHORTEST_LATENCY_S), 0, LATENCY_BUCKETS - 1
     ).astype(int)
     look = np.searchsorted(at_s, arrived_s)
+    used = slice(int(places.min()), int(places.max()) + 1)
     found: list[Array] = []
     for arm in (~ours, ours):
         inside = (look < LOOKS) & arm[:, None]
         answered = inside & ~failed
         latency = np.zeros((LOOKS, LATENCY_BUCKETS))
         np.add.at(latency, (look[answered], places[answered]), weight)
+        np.cumsum(latency[:, used], axis=0, out=latency[:, used])
         requests = np.bincount(look[inside], minlength=LOOKS) * weight
         errors = np.bincount(look[inside & failed], minlength=LOOKS) * weight
-        found += [np.cumsum(requests), np.cumsum(errors), np.cumsum(latency, axis=0)]
+        found += [np.cumsum(requests), np.cumsum(errors), latency]
     return found
 
 
@@ -139,16 +141,23 @@ def _percentiles(times: Array, times2: Array, at: Array | None) -> tuple[Array, 
     surely, perhaps = latency_limits(DEFAULTS[MetricName.LATENCY])
     if at is None:
         return evidence.percentiles(times, times2, percentile=95, surely=surely, perhaps=perhaps)
-    above, above2 = (np.cumsum(of[:, ::-1], axis=1)[:, ::-1] for of in (times, times2))
-    own, own_next = above[:, at], above[:, np.minimum(at + 1, LATENCY_BUCKETS - 1)]
-    first, second = surely[at], perhaps[at]
-    beyond = np.where(first < LATENCY_BUCKETS, above2[:, np.minimum(first, LATENCY_BUCKETS - 1)], 0)
+    # How many lie at or above each of a few buckets, without adding up all of the others.
+    wanted = np.unique(np.concatenate([[0], at, at + 1, surely[at], perhaps[at]]))
+    wanted = wanted[wanted < LATENCY_BUCKETS]
+
+    def above(of: Array, buckets: Array) -> Array:
+        parts = np.add.reduceat(of, wanted, axis=1)
+        from_each = np.cumsum(parts[:, ::-1], axis=1)[:, ::-1]
+        from_each = np.concatenate([from_each, np.zeros((len(of), 1))], axis=1)
+        return np.asarray(from_each[:, np.searchsorted(wanted, buckets)])
+
+    trials, trials2 = times.sum(axis=1)[:, None], times2.sum(axis=1)[:, None]
     slower = evidence.both_arms(
-        evidence.rate_below(own, above[:, :1], 0.05),
-        evidence.rate_above(beyond, above2[:, :1], 0.05),
+        evidence.rate_below(above(times, at), trials, 0.05),
+        evidence.rate_above(above(times2, surely[at]), trials2, 0.05),
     )
     quick = evidence.both_arms(
-        evidence.rate_above(own_next, above[:, :1], 0.05),
-        evidence.rate_below(above2[:, second], above2[:, :1], 0.05),
+        evidence.rate_above(above(times, at + 1), trials, 0.05),
+        evidence.rate_below(above(times2, perhaps[at]), trials2, 0.05),
     )
     return slower.min(axis=1), quick.min(axis=1)
