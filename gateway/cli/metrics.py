@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from gateway.cli.client import AsJson, Key, Url, console, gateway_at, make_table, show_json
 
 Last = Annotated[str, typer.Option("--last", help="So long before now: 30m, 1h, 7d.")]
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKS = 40
+_WIDE = 120
 
 metrics_app = typer.Typer(
     invoke_without_command=True, help="Show the stored metrics.", rich_markup_mode=None
@@ -56,30 +58,9 @@ def metrics_command(
         course = gateway.call("GET", "/api/v1/metrics", params=asked)
     if not total["rows"]:
         console().print(f"No requests in the last {last}.", markup=False)
-    columns = total["group_by"]
-    durations = ("p50", "p90", "p99", "mean")
-    table = make_table(
-        *columns,
-        *("requests", "errors", *durations, "requests over time"),
-        right=("requests", "errors", *durations),
-    )
-    for row in total["rows"]:
-        group = [row.get(column) for column in columns]
-        counts = {
-            other["start"]: other["requests"]
-            for other in course["rows"]
-            if [other.get(column) for column in columns] == group
-        }
-        starts = sorted({other["start"] for other in course["rows"]})[-_SPARKS:]
-        table.add_row(
-            *("" if value is None else str(value) for value in group),
-            str(row["requests"]),
-            f"{row['error_share']:.1%}" if row["errors"] else "",
-            *(milliseconds(row[f"{name}_s"]) for name in ("p50", "p90", "p99", "mean")),
-            sparkline([counts.get(start, 0) for start in starts]),
-        )
     if total["rows"]:
-        console().print(table)
+        out = console()
+        out.print(requests_table(total, course, narrow=out.width < _WIDE))
     for gap in total["gaps"]:
         console().print(missing(gap))
 
@@ -110,7 +91,7 @@ def compare_command(
         return
     by_version = {row["version"]: row for row in answer["rows"]}
     left, right = by_version.get(first, {}), by_version.get(second, {})
-    table = make_table(model, f"version {first}", f"version {second}", "second / first")
+    table = make_table(model, f"VERSION {first}", f"VERSION {second}", "SECOND / FIRST")
     for name, shown in (("requests", str), ("error_share", "{:.2%}".format)):
         table.add_row(name, *(shown(row[name]) if row else "none" for row in (left, right)), "")
     stages = ("", "queue_", "decode_", "infer_")
@@ -119,6 +100,44 @@ def compare_command(
         ratio = f"{other / one:.2f}" if one and other else ""
         table.add_row(name.replace("_", " "), milliseconds(one), milliseconds(other), ratio)
     console().print(table)
+
+
+def requests_table(total: dict[str, Any], course: dict[str, Any], *, narrow: bool) -> Table:
+    """
+    Draw requests, errors and durations by group.
+
+    Args:
+        total, course: The answers over the whole time and by its steps.
+        narrow: Leave out what a terminal of 80 columns has no place for; `--json` has it.
+    """
+    columns = total["group_by"]
+    groups = tuple(column.upper() for column in columns)
+    durations = ("p50", "p99") if narrow else ("p50", "p90", "p99", "mean")
+    numbers = ("REQUESTS", "ERRORS", *(name.upper() for name in durations))
+    table = make_table(
+        *groups,
+        *numbers,
+        *(() if narrow else ("REQUESTS OVER TIME",)),
+        whole=(*(group for group in groups if group != "MODEL"), *numbers),
+        right=numbers,
+    )
+    for row in total["rows"]:
+        group = [row.get(column) for column in columns]
+        counts = {
+            other["start"]: other["requests"]
+            for other in course["rows"]
+            if [other.get(column) for column in columns] == group
+        }
+        starts = sorted({other["start"] for other in course["rows"]})[-_SPARKS:]
+        bars = sparkline([counts.get(start, 0) for start in starts])
+        table.add_row(
+            *("" if value is None else str(value) for value in group),
+            str(row["requests"]),
+            f"{row['error_share']:.1%}" if row["errors"] else "",
+            *(milliseconds(row[f"{name}_s"]) for name in durations),
+            *(() if narrow else (bars,)),
+        )
+    return table
 
 
 def missing(gap: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from gateway import __version__
 from gateway.cli import app
 from gateway.cli.client import default_url, make_table
+from gateway.cli.metrics import requests_table
 
 # They serve, install, or are started by the gateway alone: there is nothing to be read by a script.
 _WITHOUT_JSON = {"serve", "worker", "setup-triton"}
@@ -157,6 +158,29 @@ def test_a_mistyped_command_has_an_exit_code_of_its_own() -> None:
     """Usage errors are 2, refusals 1; `rollout watch` has 3 and 4 for a wait and a failure."""
     assert _typed("models", "--nonsense").exit_code == 2
     assert _typed("metrics", "--format", "xml", "--url", "http://127.0.0.1:9").exit_code == 2
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_metrics_keep_endpoints_and_durations_whole(width: int) -> None:
+    """At 80 and at 120 columns, beside a model with a long name."""
+    row = {
+        "endpoint": "roll_back_rollout",
+        "model": "flowers-with-a-long-name",
+        "version": 12,
+        "start": "2026-01-01T00:00",
+        "requests": 123456,
+        "errors": 2,
+        "error_share": 0.123,
+        **{f"{name}_s": 1.4333 for name in ("p50", "p90", "p99", "mean")},
+    }
+    answer = {"group_by": ["endpoint", "model", "version"], "rows": [row]}
+    out = io.StringIO()
+    Console(file=out, width=width).print(requests_table(answer, answer, narrow=width < 120))
+    text = out.getvalue()
+    for whole in ("roll_back_rollout", "123456", "12.3%", "1433.3 ms", "ENDPOINT", "REQUESTS"):
+        assert whole in text
+    assert "…" not in text
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
