@@ -12,6 +12,7 @@ from gateway import __version__
 from gateway.api import errors
 from gateway.api.middleware.authorization import Authorization
 from gateway.api.middleware.body_limit import BodyLimitErrors
+from gateway.api.middleware.head_as_get import HeadAsGet
 from gateway.api.middleware.metering import Metering
 from gateway.api.middleware.page_headers import PageHeaders
 from gateway.api.middleware.request_context import RequestContext
@@ -115,6 +116,7 @@ def create_app(
     if settings.otel_exporter_otlp_endpoint:
         app.add_middleware(Tracing)
     app.add_middleware(Metering)
+    app.add_middleware(HeadAsGet)
     return app
 
 

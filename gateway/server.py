@@ -258,7 +258,7 @@ class _Server(uvicorn.Server):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START_PATIENCE_S):
                 # Several sources observe what is loaded; none of them announces "all".
-                while not self.services.settled():  # noqa: ASYNC110
+                while not self.services.health.settled():  # noqa: ASYNC110
                     await asyncio.sleep(_START_LOOK_S)
         self._on_started()
 

@@ -6,7 +6,7 @@ process of a gateway has; this module adds what answers requests.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from gateway.access.limits import RateLimits
 from gateway.background.tasks import run_in_background
 from gateway.control_plane import ControlPlane, Folder, LocalControlPlane
 from gateway.core import open_core
-from gateway.errors import StoreUnavailable
+from gateway.health import HealthChecks
 from gateway.inference.admission import Admission
 from gateway.inference.asking import TensorAsker
 from gateway.inference.choice import VersionChoice
@@ -49,23 +49,6 @@ from gateway.triton.replicas import ReplicaSet
 if TYPE_CHECKING:
     from gateway.access.sign_in import SignIn
 
-_DATABASE_CHECK_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The outcome of one health check."""
-
-    ok: bool
-    detail: str
-
-
-@dataclass(slots=True)
-class Start:
-    """Whether all that should be loaded at the start has once been tried. It stays so."""
-
-    tried: bool = False
-
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -78,6 +61,7 @@ class Services:
     loads: LoadStates
     lifecycle: Lifecycle
     admission: Admission
+    health: HealthChecks
     runner: Runner
     tensors: TensorRunner
     models_folder: Folder | None
@@ -92,7 +76,6 @@ class Services:
     keys: KeyStore
     limits: RateLimits
     audit: AuditStore
-    start: Start = field(default_factory=Start)
 
     def share_of(self, caller: Caller) -> Share:
         """Tell what a caller may have of the places for runs."""
@@ -108,46 +91,6 @@ class Services:
         if self.models_folder is not None:
             await self.models_folder.sync(name)
         await self.lifecycle.load(name, version, actor=actor)
-
-    async def ready(self) -> dict[str, Check]:
-        """
-        Check that a request would be answered: not stopping, a replica, the database, and what
-        should be loaded at the start has been tried. A load that comes later changes nothing.
-        """
-        live, known = len(self.replicas.live()), len(self.replicas.replicas)
-        return {
-            "accepting": Check(
-                not self.admission.leaving, "draining" if self.admission.leaving else "accepting"
-            ),
-            "replicas": Check(live > 0, f"{live} of {known} can be reached"),
-            "database": await self._database_check(),
-            "loads": Check(ok=True, detail="tried")
-            if self.start.tried or self.settled()
-            else self.started()["loads"],
-        }
-
-    def started(self) -> dict[str, Check]:
-        """Check that every version that should be loaded is ready, or has been given up for now."""
-        missing = [
-            f"{name}/{version}"
-            for name, model in self.registry.catalog.models.items()
-            for version in model.desired - model.quarantined.keys()
-            for replica in self.replicas.live()
-            if (name, version) not in replica.ready
-            and self.loads.failure(replica, name, version) is None
-        ]
-        live = len(self.replicas.live())
-        return {
-            "replicas": Check(live > 0, f"{live} can be reached"),
-            "loads": Check(not missing, "waiting for " + ", ".join(missing) if missing else "done"),
-        }
-
-    def settled(self) -> bool:
-        """Whether nothing that should be loaded is still to come."""
-        wanted = any(model.desired for model in self.registry.catalog.models.values())
-        settled = not wanted or all(check.ok for check in self.started().values())
-        self.start.tried |= settled
-        return settled
 
     async def flush_metrics(self) -> None:
         """
@@ -167,14 +110,6 @@ class Services:
         shown = CollectorRegistry()
         shown.register(Scraped(families))
         return shown
-
-    async def _database_check(self) -> Check:
-        try:
-            async with asyncio.timeout(_DATABASE_CHECK_S):
-                await self.registry.store.generation()
-        except (StoreUnavailable, TimeoutError):
-            return Check(ok=False, detail="cannot be reached")
-        return Check(ok=True, detail="answers")
 
 
 @contextlib.asynccontextmanager
@@ -274,6 +209,7 @@ async def open_services(
             loads=control.loads,
             lifecycle=control.lifecycle,
             admission=admission,
+            health=HealthChecks(registry, control.replicas, control.loads, admission),
             runner=runner,
             tensors=tensors,
             models_folder=control.models_folder,

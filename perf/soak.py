@@ -9,6 +9,10 @@ Many requests, and what grows: memory of the gateway and of Triton, open files, 
 is then left in peace, once all models are as they should be: all must answer, and it gives new
 processes and old ones the same load before they are compared.
 
+    python -m perf.soak --requests 100000 --leak 100
+
+`--leak` builds a leak of so many MB into the gateway: the negative control, which must fail.
+
 The exit code is 1 when anything has grown that should not, when something was left behind in
 /dev/shm, when a request failed that should not, or when the gateway does not answer rightly at the
 end.
@@ -23,7 +27,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -32,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perf.bench import load, machine
-from perf.bench.servers import CHECKOUT, Server, running_servers
+from perf.bench.servers import CHECKOUT, PLANS, Server, running_servers
 from perf.bench.workloads import make_workloads
 from perf.soak_watcher import Sample, Watcher
 
@@ -169,11 +173,25 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--kill-every", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--reload-every", type=float, default=0.0, metavar="SECONDS")
-    parser.add_argument("--output", type=Path, default=CHECKOUT / "perf/results/soak.json")
+    parser.add_argument("--leak", type=int, default=0, metavar="MB")
+    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    if arguments.output is None:
+        name = "soak_leak.json" if arguments.leak else "soak.json"
+        arguments.output = CHECKOUT / "perf/results" / name
     if arguments.warm_up is None:
         arguments.warm_up = arguments.requests // 5
     return arguments
+
+
+def leaking(arguments: argparse.Namespace) -> str:
+    """Make a plan of a gateway that keeps some bytes of every run, and name it."""
+    environment = {
+        "PYTHONPATH": str(CHECKOUT / "perf/leak"),
+        "LEAK_BYTES": str(arguments.leak * 1_000_000 // arguments.requests),
+    }
+    PLANS["gateway-leaking"] = replace(PLANS["gateway"], environment=tuple(environment.items()))
+    return "gateway-leaking"
 
 
 def main() -> int:
@@ -183,8 +201,9 @@ def main() -> int:
     described = machine.describe(CHECKOUT, "perf.soak")
     with tempfile.TemporaryDirectory(prefix="soak-") as place:
         workload = make_workloads(Path(place))["W2"]
-        with running_servers(["gateway"], workload, Path(place) / "run") as running:
-            server = running["gateway"]
+        name = leaking(arguments) if arguments.leak else "gateway"
+        with running_servers([name], workload, Path(place) / "run") as running:
+            server = running[name]
             watcher = Watcher(server)
             soaked = soak(server, watcher, arguments)
     samples = soaked.samples

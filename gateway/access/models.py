@@ -8,7 +8,9 @@ import functools
 import re
 from collections.abc import Iterable
 
-_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,128}")
+PATTERN = r"^[A-Za-z0-9._*?-]{1,128}$"
+"""What every pattern looks like."""
+_PATTERN = re.compile(PATTERN)
 
 
 def check_patterns(patterns: Iterable[str]) -> tuple[str, ...]:

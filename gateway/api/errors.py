@@ -53,6 +53,7 @@ _CODE_OF_STATUS: Mapping[int, str] = {
     422: "request_invalid",
 }
 
+BODY_TOO_LARGE = "The body is larger than the limit."
 CLIENT_GONE = 499
 """The status of a request whose caller went away before it was answered, as nginx writes it."""
 
@@ -156,7 +157,9 @@ async def _framework_error(request: Request, error: Exception) -> JSONResponse:
         # The framework names the methods of the first route only.
         methods = request.app.state.rulebook.methods(request.scope["path"])
         headers["Allow"] = ", ".join(methods)
-    return JSONResponse(_body(request, error.detail, code), error.status_code, headers)
+    # The framework has words of its own for a body that grew too large as it came.
+    detail = BODY_TOO_LARGE if error.status_code == 413 else error.detail
+    return JSONResponse(_body(request, detail, code), error.status_code, headers)
 
 
 async def _client_gone(_request: Request, _error: Exception) -> Response:

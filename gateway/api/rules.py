@@ -238,7 +238,8 @@ class Rulebook:
         return None
 
     def methods(self, path: str) -> list[str]:
-        """Tell the methods that a path has."""
+        """Tell the methods that a path has; HEAD is answered wherever GET is."""
         exact = {method for method, its_path in self._exact if its_path == path}
         matching = {method for method, pattern, _ in self._templates if pattern.match(path)}
-        return sorted(exact | matching)
+        found = exact | matching
+        return sorted(found | {"HEAD"} if "GET" in found else found)

@@ -12,6 +12,7 @@ from gateway.converter.errors import NameInvalid, VersionInvalid
 # Triton models that hold further versions of one of ours; see `layout.py`.
 _FURTHER = re.compile(r"(.+)\.signature-([1-9][0-9]{0,5})", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 MAX_VERSION = 2**63 - 1
 
@@ -35,6 +36,16 @@ def check_model_name(name: str) -> str:
             "letter or digit, without '..'"
         )
     return name
+
+
+def is_portable(name: str) -> bool:
+    """
+    Whether a directory of that name can lie on every file system: Windows keeps some names for
+    devices, whatever their extension, and drops a dot at the end.
+
+    Source: Microsoft, "Naming Files, Paths, and Namespaces".
+    """
+    return not _DEVICE.fullmatch(name) and not name.endswith(".")
 
 
 def check_version(version: int) -> int:

@@ -70,7 +70,7 @@ class Health:
 
     async def _status(self, service: str, context: Any) -> int:
         if service in _SERVICES:
-            checks = (await self._services.ready()).values()
+            checks = (await self._services.health.ready()).values()
             ready = all(check.ok for check in checks)
             return SERVING if ready else NOT_SERVING
         try:

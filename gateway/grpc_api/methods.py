@@ -28,7 +28,7 @@ async def _live(_call: Rpc, _request: Any) -> Any:
 
 
 async def _ready(call: Rpc, _request: Any) -> Any:
-    checks = (await call.services.ready()).values()
+    checks = (await call.services.health.ready()).values()
     return service_pb2.ServerReadyResponse(ready=all(check.ok for check in checks))
 
 

@@ -16,6 +16,7 @@ from gateway.triton.errors import (
     TritonNotReady,
     TritonQueueFull,
     TritonRejected,
+    TritonSlow,
     TritonUnreachable,
 )
 
@@ -24,6 +25,7 @@ _NOT_READY = "Version {version} of {model} is not ready right now."
 ERROR_OF: Mapping[type[TritonError], tuple[type[GatewayError], str]] = {
     TritonUnreachable: (TritonUnavailable, _NOT_READY),
     TritonNotReady: (TritonUnavailable, _NOT_READY),
+    TritonSlow: (TritonUnavailable, _NOT_READY),
     StubLost: (TritonUnavailable, _NOT_READY),
     TritonQueueFull: (Overloaded, "The queue of model {model} is full."),
     TritonRejected: (

@@ -6,6 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gateway.registry.versions import Catalog
+from gateway.telemetry.log_writer import dropped_lines
 from gateway.telemetry.request_metrics import Recorder
 from gateway.triton.replicas import ReplicaSet
 
@@ -29,7 +30,7 @@ class StateCollector(Collector):
         """Yield every family."""
         yield from self._replica_families()
         yield from self._version_families()
-        yield lost_requests(self._recorder)
+        yield from (lost_requests(self._recorder), dropped_log_lines())
 
     def _replica_families(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
@@ -111,6 +112,15 @@ class RunGauges(Collector):
             running.add_metric([name], self._running.get(name, 0))
             waiting.add_metric([name], self._waiting.get(name, 0))
         yield from (running, waiting)
+
+
+def dropped_log_lines() -> Metric:
+    """Tell how many lines this process could not log because nobody read them."""
+    dropped = CounterMetricFamily(
+        "gateway_dropped_log_lines", "Log lines dropped because they could not be written in time."
+    )
+    dropped.add_metric([], dropped_lines())
+    return dropped
 
 
 def lost_requests(recorder: Recorder) -> Metric:

@@ -12,7 +12,7 @@ from pathlib import Path
 from prometheus_client.core import Metric
 
 from gateway.background.tasks import Work
-from gateway.metrics.gauges import StateCollector, lost_requests
+from gateway.metrics.gauges import StateCollector, dropped_log_lines, lost_requests
 from gateway.metrics.presence import Presence
 from gateway.metrics.rollout_states import RolloutStates
 from gateway.metrics.rollup import Retention, Rollup
@@ -76,7 +76,7 @@ class Metrics:
     def own(self) -> list[Metric]:
         """Show what this process has counted, without the state that all of a gateway share."""
         self.recorder.settle()
-        return [*self.instruments.own(), lost_requests(self.recorder)]
+        return [*self.instruments.own(), lost_requests(self.recorder), dropped_log_lines()]
 
     def background(self, *, shared_work: bool) -> Iterator[Work]:
         """

@@ -20,13 +20,9 @@ from typing import Any
 import structlog
 
 from gateway.converter.errors import ConverterError
-from gateway.converter.names import check_model_name
+from gateway.converter.names import check_model_name, is_portable
 from gateway.converter.place import check_model_place, free_version
-from gateway.errors import (
-    DeadlineExceeded,
-    NameConflict,
-    NameInvalid,
-)
+from gateway.errors import DeadlineExceeded, NameConflict, NameInvalid
 from gateway.registry.artifacts import Artifacts
 from gateway.registry.differences import answers_first, champion_differences
 from gateway.registry.identity import champion_input, find_version, record_of
@@ -96,6 +92,8 @@ class Registration:
             check_model_name(name)
         except ConverterError as error:
             raise NameInvalid(str(error)) from error
+        if name not in self._registry.catalog.models and not is_portable(name):
+            raise NameInvalid(f"{name} is no name for a directory on every file system.")
         folded = name.casefold()
         for other in self._registry.catalog.models:
             if other != name and other.casefold() == folded:

@@ -33,6 +33,7 @@ class TritonError(Exception):
     ├── TritonUnreachable     no answer at all: the process or the way to it is gone
     │   └── TritonSilent      no answer to a control call by its deadline
     ├── TritonNotReady        it answers, but not for this model or version
+    ├── TritonSlow            no answer in many times the usual time, while others could answer
     ├── TritonQueueFull       the model's queue is at its limit
     ├── TritonRejected        it says that the request is wrong (4xx)
     │   └── TritonNotDecoded  its backend leaves this image to be decoded by the gateway
@@ -57,6 +58,10 @@ class TritonSilent(TritonUnreachable):
 
 class TritonNotReady(TritonError):
     """The model or the version is not ready on this replica."""
+
+
+class TritonSlow(TritonError):
+    """An inference takes many times as long as the version's usually do."""
 
 
 class TritonQueueFull(TritonError):

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from gateway.background.stalls import own_stall
 from gateway.background.tasks import TaskSet
 from gateway.triton.client import TritonClient
 from gateway.triton.endpoint import TritonEndpoint
@@ -169,12 +170,17 @@ class Monitor:
         was_live, was_ready = replica.live, replica.ready
         read_at_s, client = time.monotonic(), replica.client
         try:
-            entries = await client.index(timeout_s=_INDEX_TIMEOUT_S)
-            entries += await self._unlisted(replica, client, entries)
+            with own_stall() as stall:
+                entries = await client.index(timeout_s=_INDEX_TIMEOUT_S)
+                entries += await self._unlisted(replica, client, entries)
         except TritonUnreachable as error:
-            if replica.client is not client or replica.answered_since(read_at_s):
+            if (
+                replica.client is not client
+                or replica.answered_since(read_at_s)
+                or stall.explains(_INDEX_TIMEOUT_S)
+            ):
                 # Another process serves by now; or it is busy, not gone: a request was answered
-                # while the index was not.
+                # while the index was not; or it was us who did not hear it.
                 return
             if was_live:
                 log.warning("replica_unreachable", replica=replica.name, reason=str(error))

@@ -2,12 +2,13 @@
 The replicas: which Tritons there are, what each has ready, and how busy it is.
 
 A request takes a lease on the least busy replica that has its version ready. A replica that cannot
-be reached is left out at once; the monitor brings it back. A request that met a dead or unready
-replica is tried once more, on another one if there is another: inference changes nothing, so asking
-twice is safe.
+be reached is left out at once; the monitor brings it back. A request that met a dead, unready or
+hung replica is tried once more, on another one if there is another: inference changes nothing, so
+asking twice is safe.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Self, TypeVar
 
@@ -15,8 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.triton.client import TritonClient
-from gateway.triton.errors import StubLost, TritonError, TritonNotReady, TritonUnreachable
+from gateway.triton.errors import (
+    StubLost,
+    TritonError,
+    TritonNotReady,
+    TritonSlow,
+    TritonUnreachable,
+)
 from gateway.triton.model_names import ModelNames
+from gateway.triton.patience import Patience
 from gateway.triton.replica import Replica, Served
 from gateway.triton.shared_memory import Region
 from gateway.triton.tensor import InputTensor
@@ -24,7 +32,7 @@ from gateway.triton.tensor import InputTensor
 __all__ = ["Lease", "Replica", "ReplicaSet", "Served"]
 
 _T = TypeVar("_T")
-REPLICA_AT_FAULT = (TritonUnreachable, TritonNotReady, StubLost)
+REPLICA_AT_FAULT = (TritonUnreachable, TritonNotReady, TritonSlow, StubLost)
 """What another replica may do better."""
 
 
@@ -35,6 +43,7 @@ class ReplicaSet:
         self.replicas: list[Replica] = []
         self.names = ModelNames()
         self.changed = asyncio.Condition()
+        self.patience = Patience()
         self._turn = 0
 
     def __iter__(self) -> Iterator[Replica]:
@@ -47,6 +56,12 @@ class ReplicaSet:
     def serving(self, served: Served) -> list[Replica]:
         """The replicas that have this version ready."""
         return [replica for replica in self.replicas if replica.serves(served)]
+
+    def limit_s(self, served: Served) -> float | None:
+        """Tell how long one replica may take; None where no other could answer instead."""
+        if len(self.replicas) < 2 or len(self.serving(served)) < 2:
+            return None
+        return self.patience.limit_s(served)
 
     async def announce(self) -> None:
         """Wake whoever waits for a replica to come or go."""
@@ -185,16 +200,24 @@ class Lease:
             gone = TritonNotReady(f"no replica has version {self.served[1]} ready")
             self._move(await self._replicas.other(self.served, self._replica, gone))
         try:
-            return await self._ask(question, ours)
+            return await self._ask(question, ours, self._replicas.limit_s(self.served))
         except REPLICA_AT_FAULT as error:
             self._move(await self._replicas.other(self.served, self._replica, error))
         return await self._ask(question, ours)
 
-    async def _ask(self, question: Callable[[TritonClient], Awaitable[_T]], ours: bool) -> _T:
-        replica, served = self._replica, self.served
+    async def _ask(
+        self,
+        question: Callable[[TritonClient], Awaitable[_T]],
+        ours: bool,
+        limit_s: float | None = None,
+    ) -> _T:
+        replica, served, began_s = self._replica, self.served, time.monotonic()
         replica.in_flight[served] += 1
         try:
-            answer = await question(replica.client)
+            if limit_s is None:
+                answer = await question(replica.client)
+            else:
+                answer = await self._ask_in_time(question, limit_s)
         except TritonError as error:
             if ours or isinstance(error, REPLICA_AT_FAULT):
                 replica.watcher.trouble(replica, served, error)
@@ -202,7 +225,18 @@ class Lease:
         finally:
             replica.in_flight[served] -= 1
         replica.mark_answered(served)
+        self._replicas.patience.answered(served, time.monotonic() - began_s)
         return answer
+
+    async def _ask_in_time(
+        self, question: Callable[[TritonClient], Awaitable[_T]], limit_s: float
+    ) -> _T:
+        try:
+            async with asyncio.timeout(limit_s):
+                return await question(self._replica.client)
+        except TimeoutError as error:
+            self._replicas.patience.lost()
+            raise TritonSlow(f"no answer within {limit_s:.1f} s") from error
 
     def _move(self, replica: Replica) -> None:
         self._replica.leases -= 1

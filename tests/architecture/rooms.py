@@ -108,14 +108,18 @@ ROOMS: Mapping[str, Room] = {
         "wires what every process opens",
         "access control_plane metrics registry store triton",
     ),
+    "gateway.health": _room(
+        "whether runs are answered, and what is away", "inference registry triton"
+    ),
     "gateway.services": _room(
         "wires what answers requests; what the faces call",
-        "access control_plane core inference metrics optimize registry rollouts store triton",
+        "access control_plane core health inference metrics optimize registry rollouts store"
+        " triton",
     ),
     "gateway.api": _room(
         "HTTP only; the one table from errors to statuses",
-        "access converter inference metrics optimize registry rollouts services store system"
-        " telemetry tls",
+        "access converter health inference metrics optimize registry rollouts services store"
+        " system telemetry tls",
     ),
     "gateway.grpc_api": _room(
         "gRPC only; the table from errors to its statuses",

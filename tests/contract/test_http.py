@@ -144,6 +144,7 @@ def test_health_tells_alive_ready_and_started(small_gateway: GatewayProcess) -> 
     assert small_gateway.client.get("/startupz").json()["ok"]
     ready = small_gateway.client.get("/readyz").json()
     assert {"accepting", "replicas", "database", "loads"} <= set(ready["checks"])
+    assert ready["degraded"] == []
 
 
 def test_a_body_that_is_compressed_is_named_as_such(small_gateway: GatewayProcess) -> None:
@@ -213,7 +214,7 @@ def test_nothing_of_a_caller_writes_a_log_line_of_its_own(small_gateway: Gateway
     name = 'x\r\n{"event": "forged"}\x1b[31m\u2028'
     small_gateway.client.post("/api/v1/load", params={"name": name})
     small_gateway.client.post(f"/api/v1/run/{quote(name)}", json={"image": ""})
-    small_gateway.client.get("/livez")
+    small_gateway.line_with("forged")
     lines = small_gateway.output[before:]
     assert not any(line.startswith(('{"event": "forged"', "\x1b[31m")) for line in lines)
     assert not any("\u2028" in line or "\x1b" in line for line in lines)
@@ -229,3 +230,52 @@ def test_the_repository_has_no_path_in_an_answer(
         small_gateway.client.get("/nowhere"),
     ]
     assert not any(str(tmp_path.parents[1]) in answer.text for answer in answers)
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/metrics", "/api/v1/list", "/docs", "/openapi.json", "/nowhere"]
+)
+def test_head_is_answered_where_get_is(small_gateway: GatewayProcess, path: str) -> None:
+    """The same status and the same headers of the content, and no body."""
+    asked, shown = small_gateway.client.head(path), small_gateway.client.get(path)
+    assert (asked.status_code, asked.content) == (shown.status_code, b"")
+    assert asked.headers["content-type"] == shown.headers["content-type"]
+    assert ("content-length" in asked.headers) == ("content-length" in shown.headers)
+    # The connection is in order afterwards.
+    assert small_gateway.client.get("/livez").json()["ok"]
+
+
+def test_head_of_a_path_without_get_is_refused(small_gateway: GatewayProcess) -> None:
+    """405, which names what is there; where GET is, HEAD is named beside it."""
+    refused = small_gateway.client.head("/api/v1/load")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    other = small_gateway.client.patch("/api/v1/models/m")
+    assert (other.status_code, other.headers["allow"]) == (405, "DELETE, GET, HEAD")
+
+
+@pytest.mark.parametrize("name", ["CON", "nul", "com1.x", "model_10."])
+def test_a_name_that_some_file_systems_refuse_is_refused(
+    small_gateway: GatewayProcess, name: str
+) -> None:
+    """A repository can be copied to any machine."""
+    answer = small_gateway.client.post("/api/v1/register", params={"name": name}, content=b"x")
+    assert (answer.status_code, answer.json()["code"]) == (422, "name_invalid")
+
+
+@pytest.mark.parametrize("given", ['"x"', "seven", '"1", "2"'])
+def test_an_unreadable_if_match_is_named(small_gateway: GatewayProcess, given: str) -> None:
+    """The answer says which header it is about."""
+    answer = small_gateway.client.put(
+        "/api/v1/models/m/aliases/a", json={"version": 1}, headers={"If-Match": given}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
+    assert answer.json()["detail"][0]["loc"] == ["header", "if-match"]
+
+
+def test_an_empty_alias_is_no_alias(small_gateway: GatewayProcess) -> None:
+    """As an empty version is none: whoever sends it has forgotten something."""
+    for parameter in ("alias", "version"):
+        answer = small_gateway.client.post(
+            "/api/v1/run/m", params={parameter: ""}, json=_body(b"x")
+        )
+        assert (answer.status_code, answer.json()["code"][-7:]) == (422, "invalid"), parameter

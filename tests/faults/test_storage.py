@@ -121,6 +121,9 @@ def test_a_database_that_is_deleted_is_noticed(gateway: GatewayProcess) -> None:
             path.write_bytes(b"")  # another file in its place is no better
         ran = gateway.client.post("/api/v1/run/m", content=PICTURES[0].body, headers=_JSON)
         assert ran.status_code == 200
+        # No reason to send callers elsewhere.
+        ready = gateway.client.get("/readyz")
+        assert (ready.status_code, ready.json()["degraded"]) == (200, ["database"])
     finally:
         kept.rename(path)
     assert gateway.client.post("/api/v1/load", params={"name": "other"}).status_code == 200

@@ -4,11 +4,13 @@ import asyncio
 import base64
 import io
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
@@ -36,6 +38,19 @@ class Replica:
         grpc, metrics = (u.rsplit(":", 1)[1] for u in (endpoint.grpc_url, endpoint.metrics_url))
         return f"http://{endpoint.http_url}?grpc_port={grpc}&metrics_port={metrics}"
 
+    @property
+    def process(self) -> psutil.Process:
+        """The server's process."""
+        endpoint = self.triton.endpoint
+        assert endpoint is not None
+        port = endpoint.http_url.rsplit(":", 1)[1]
+        (found,) = (
+            child
+            for child in psutil.Process().children()
+            if child.name() == "tritonserver" and any(port in word for word in child.cmdline())
+        )
+        return found
+
     async def requests(self, model: str) -> float:
         """Requests that this replica answered for a model, by its own metrics."""
         endpoint = self.triton.endpoint
@@ -62,6 +77,9 @@ async def replicas(tmp_path: Path) -> AsyncIterator[list[Replica]]:
                     admin_key=ADMIN_KEY,
                     # The gateway's open connections would keep a stopping server that long.
                     exit_timeout_s=1,
+                    # Whoever keeps a server elsewhere may not notice that it hangs.
+                    probe_failures=1000,
+                    halted_s=1000.0,
                 )
             )
             await triton.start()
@@ -95,6 +113,7 @@ class Callers:
 
     def __init__(self, url: str) -> None:
         self.statuses: list[int] = []
+        self.slowest_s = 0.0
         self._url = url
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
@@ -104,7 +123,9 @@ class Callers:
     def _ask(self) -> None:
         with httpx.Client(base_url=self._url, timeout=30, trust_env=False) as client:
             while not self._stop.wait(0.01):
+                began_s = time.monotonic()
                 self.statuses.append(client.post("/api/v1/run/m", json=_body()).status_code)
+                self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
 
     async def stop(self) -> list[int]:
         self._stop.set()
@@ -161,6 +182,24 @@ async def test_a_dead_replica_is_left_out_and_comes_back_with_its_loads(
     statuses = await callers.stop()
     assert set(statuses) == {200}
     assert await _ready_replicas(gateway) == 2
+
+
+async def test_a_hung_replica_keeps_no_request(
+    gateway: GatewayProcess, replicas: list[Replica]
+) -> None:
+    """A replica is halted with requests in it: the other answers them, long before the deadline."""
+    await _call(gateway, "/api/v1/load?name=m")
+    callers = Callers(gateway.url)
+    await eventually(lambda: len(callers.statuses) >= 100)
+    halted = replicas[0].process
+    halted.suspend()
+    try:
+        answered = len(callers.statuses)
+        await eventually(lambda: len(callers.statuses) >= answered + 200)
+    finally:
+        halted.resume()
+    assert set(await callers.stop()) == {200}
+    assert callers.slowest_s < 15.0  # of the 30 s of a request
 
 
 async def test_with_every_replica_gone_callers_hear_503(

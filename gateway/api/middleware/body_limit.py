@@ -7,6 +7,7 @@ import orjson
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.api.errors import BODY_TOO_LARGE
 from gateway.api.middleware.shell import HttpMiddleware
 from gateway.api.request_ids import request_id_of
 from gateway.telemetry.observation import observation_of
@@ -37,7 +38,7 @@ class BodyLimitErrors(HttpMiddleware):
 
 def _body(scope: Scope) -> bytes:
     body = {
-        "detail": "The body is larger than the limit.",
+        "detail": BODY_TOO_LARGE,
         "code": "body_too_large",
         "request_id": request_id_of(scope),
     }

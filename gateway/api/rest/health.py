@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.parameters import Alias, PathName, Version, error_responses
 from gateway.api.rest.schemas import CheckResponse, HealthResponse
+from gateway.health import Check
 from gateway.inference.pinned import read_version
-from gateway.services import Check
 
 router = APIRouter(tags=["health"])
 
@@ -26,14 +26,18 @@ async def livez() -> HealthResponse:
     "/readyz", summary="Would a request be answered?", responses={503: {"model": HealthResponse}}
 )
 async def readyz(services: ServicesOf, response: Response) -> HealthResponse:
-    """Check the replicas, the database, the first loads, and that the server is not stopping."""
-    return _answer(response, await services.ready())
+    """
+    Check that the server is not stopping, that a replica can be reached, and that what should be
+    loaded was tried once. What is away but holds up no run, such as the database, is named under
+    `degraded`.
+    """
+    return _answer(response, await services.health.ready())
 
 
 @router.get("/startupz", summary="Has it started?", responses={503: {"model": HealthResponse}})
 async def startupz(services: ServicesOf, response: Response) -> HealthResponse:
     """Check that what should be loaded at start has been loaded, or has been given up."""
-    return _answer(response, services.started())
+    return _answer(response, services.health.started())
 
 
 class ModelReadyResponse(BaseModel):
@@ -66,6 +70,7 @@ def _answer(response: Response, checks: dict[str, Check]) -> HealthResponse:
         response.status_code = 503
     return HealthResponse(
         ok=ok,
+        degraded=[name for name, check in checks.items() if check.degraded],
         checks={
             name: CheckResponse(ok=check.ok, detail=check.detail) for name, check in checks.items()
         },

@@ -1,6 +1,5 @@
 """Keys: made, shown once, listed, rotated, revoked."""
 
-import re
 import time
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -9,10 +8,11 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from gateway.access.keys import new_key
-from gateway.access.models import check_patterns
+from gateway.access.models import PATTERN, check_patterns
 from gateway.access.roles import Role
 from gateway.api.callers import Actor
 from gateway.api.rest.dependencies import ServicesOf
+from gateway.api.rest.json_types import Number, Whole
 from gateway.api.rest.parameters import error_responses
 from gateway.errors import KeyInvalid, MetricsQueryInvalid
 from gateway.metrics.times import read_length_s, read_moment_s
@@ -21,7 +21,6 @@ from gateway.store.keys import KeyRecord
 
 router = APIRouter(prefix="/api/v1/keys", tags=["access"])
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _DAY_S = 86_400
 
 PathKey = Annotated[str, Path(description="Name or id of a key.", examples=["ci"])]
@@ -31,9 +30,13 @@ Priority = Literal["normal", "batch"]
 class NewKeyRequest(BaseModel):
     """A key that is to be made."""
 
-    name: str = Field(description="Its name: letters, digits, `.`, `_`, `@`, `-`.", examples=["ci"])
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$",
+        description="Its name: up to 64 letters, digits, `.`, `_`, `@`, `-`.",
+        examples=["ci"],
+    )
     role: Role = Field(description="What it may do: infer, operator or admin.", examples=["infer"])
-    models: list[str] = Field(
+    models: list[Annotated[str, Field(pattern=PATTERN)]] = Field(
         default_factory=list,
         max_length=100,
         description="Patterns of the models that exist for it, with * and ?. Default: all.",
@@ -42,10 +45,10 @@ class NewKeyRequest(BaseModel):
     expires: str | None = Field(
         None, description="When it ends: 90d, 12h, 2027-01-31, …", examples=["90d"]
     )
-    rate_per_s: float | None = Field(
+    rate_per_s: Number | None = Field(
         None, gt=0, le=1e6, description="Requests per second; more get 429.", examples=[50]
     )
-    in_flight: int | None = Field(
+    in_flight: Whole | None = Field(
         None, ge=1, le=10_000, description="Runs worked on at once; more wait.", examples=[4]
     )
     priority: Priority = Field("normal", description="batch: runs wait while others have some.")
@@ -54,7 +57,7 @@ class NewKeyRequest(BaseModel):
 class RotateRequest(BaseModel):
     """How a key is rotated."""
 
-    grace_s: float = Field(
+    grace_s: Number = Field(
         _DAY_S, ge=0, le=90 * _DAY_S, description="How long the old secret is good, in seconds."
     )
 
@@ -98,18 +101,12 @@ async def create_key(services: ServicesOf, actor: Actor, body: NewKeyRequest) ->
 
     The first key closes the gateway to everybody who shows none, so it has to be an admin's.
     """
-    if not _NAME.fullmatch(body.name):
-        raise KeyInvalid("A key's name has up to 64 letters, digits, `.`, `_`, `@` and `-`.")
-    try:
-        models = check_patterns(body.models)
-    except ValueError as error:
-        raise KeyInvalid(str(error)) from error
     made = new_key()
     record = KeyRecord(
         id=made.id,
         name=body.name,
         role=body.role.value,
-        models=models,
+        models=check_patterns(body.models),
         digest=services.keyring.pepper.digest(made.text),
         pepper=services.keyring.pepper.id,
         expires_at_s=_expiry_s(body.expires),

@@ -1,6 +1,5 @@
 """Models, their versions and their aliases: what is there, where it is loaded, and what may go."""
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,9 +8,9 @@ from pydantic import BaseModel, Field
 
 from gateway.api.callers import Actor, CallerOf
 from gateway.api.rest.dependencies import ServicesOf
+from gateway.api.rest.json_types import Whole
 from gateway.api.rest.parameters import PathName, PathVersion, error_responses
 from gateway.api.rest.registration import TensorResponse, tensors_of
-from gateway.errors import UploadInvalid
 from gateway.inference.pinned import read_version
 from gateway.registry.versions import Model, ModelVersion
 from gateway.services import Services
@@ -23,7 +22,7 @@ IfMatch = Annotated[
     str | None,
     Header(
         description="The alias's generation as last seen; refused if it moved since.",
-        json_schema_extra={"pattern": '^"[0-9]{1,9}"$'},
+        pattern=r'^(\*|"?[0-9]{1,9}"?)$',
         examples=['"3"'],
     ),
 ]
@@ -102,8 +101,8 @@ class DeletedResponse(BaseModel):
 class AliasRequest(BaseModel):
     """Where an alias is to point."""
 
-    version: int = Field(description="The version that it names from now on.", examples=[2], ge=1)
-    generation: int | None = Field(
+    version: Whole = Field(description="The version that it names from now on.", examples=[2], ge=1)
+    generation: Whole | None = Field(
         None, ge=0, description="The generation as last seen, 0 for none: as `If-Match`."
     )
 
@@ -223,11 +222,9 @@ def _number(text: str) -> int:
 
 def _generation(if_match: str) -> int | None:
     """Read `If-Match`: a generation in quotes, or `*` for any."""
-    if if_match.strip() == "*":
+    if if_match == "*":
         return None
-    if not (found := re.fullmatch(r'\s*"?(\d{1,9})"?\s*', if_match)):
-        raise UploadInvalid('If-Match is a generation in quotes, for example "3".')
-    return int(found[1])
+    return int(if_match.strip('"'))
 
 
 def _model(services: Services, model: Model) -> ModelResponse:

@@ -21,7 +21,9 @@ PathVersion = Annotated[
     str,
     Path(description="A version of the model.", examples=["2"], json_schema_extra=VERSION_SCHEMA),
 ]
-Alias = Annotated[str | None, Query(description="An alias of the model.", examples=["challenger"])]
+Alias = Annotated[
+    str | None, Query(min_length=1, description="An alias of the model.", examples=["challenger"])
+]
 
 
 TopK = Annotated[

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gateway.api.callers import Actor
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.evidence_schemas import VerdictResponse
+from gateway.api.rest.json_types import Number, Whole
 from gateway.api.rest.parameters import PathName, error_responses
 from gateway.api.rest.rollout_answers import utc
-from gateway.api.rest.rollout_schemas import Finite, MetricRequest, RolloutRequest, plan_of
+from gateway.api.rest.rollout_schemas import MetricRequest, RolloutRequest, plan_of
 from gateway.rollouts.control.commands import plan_or_invalid
 from gateway.rollouts.statistics.verdict import Verdict
 from gateway.store.rollout_tables import ReplayRow
@@ -26,12 +27,12 @@ class ReplayRequest(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"version": 3, "images": 5000}]}
     )
 
-    version: int = Field(ge=1, description="The candidate; any version but the champion.")
-    images: int | None = Field(
+    version: Whole = Field(ge=1, description="The candidate; any version but the champion.")
+    images: Whole | None = Field(
         None, ge=1, description="So many recorded requests, the newest. Default: all."
     )
-    min_samples: int = Field(100, description="Fewer requests decide nothing.")
-    alpha: Finite = Field(0.05, description="Bound on a wrong verdict.")
+    min_samples: Whole = Field(100, description="Fewer requests decide nothing.")
+    alpha: Number = Field(0.05, description="Bound on a wrong verdict.")
     metrics: dict[str, MetricRequest] = Field(
         default_factory=dict, description="By name, what differs from the metric's defaults."
     )

@@ -3,25 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.rest.evidence_schemas import ComparisonResponse, VerdictResponse
+from gateway.api.rest.json_types import Number, Truth, Whole
 from gateway.errors import RolloutInvalid
 from gateway.rollouts.state import plan as bounds
 from gateway.rollouts.state.plan import LabelKind, Labels, Plan, Stage
 from gateway.rollouts.statistics.metrics import DEFAULT_METRICS, Metric, OnFail
 
 StrategyName = Literal["shadow", "canary", "ab"]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class StageRequest(BaseModel):
     """One strategy and its steps."""
 
     strategy: StrategyName = Field(description="How the challenger meets traffic.")
-    steps: list[Finite] | None = Field(
+    steps: list[Number] | None = Field(
         None, description="Weights, or for shadow shares that are mirrored, 0 to 100."
     )
 
@@ -31,11 +31,11 @@ class MetricRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tolerated: Finite | None = Field(None, description="The difference up to which it passes.")
-    min_samples: int | None = Field(None, ge=1, description="Not judged before so many.")
-    required: bool | None = Field(None, description="A step does not pass without it.")
-    percentile: Finite | None = Field(None, description="Of the latency.")
-    floor_s: Finite | None = Field(
+    tolerated: Number | None = Field(None, description="The difference up to which it passes.")
+    min_samples: Whole | None = Field(None, ge=1, description="Not judged before so many.")
+    required: Truth | None = Field(None, description="A step does not pass without it.")
+    percentile: Number | None = Field(None, description="Of the latency.")
+    floor_s: Number | None = Field(
         None, description="Of a time: so many seconds more are tolerated, whatever the ratio."
     )
     on_fail: Literal["rollback", "hold", "observe"] | None = Field(
@@ -48,8 +48,8 @@ class LabelsRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    delay_s: Finite = Field(0.0, description="How long after its answer a label comes, in seconds.")
-    fraction: Finite = Field(0.1, description="The share of the answers that get one, 0 to 1.")
+    delay_s: Number = Field(0.0, description="How long after its answer a label comes, in seconds.")
+    fraction: Number = Field(0.1, description="The share of the answers that get one, 0 to 1.")
     kind: Literal["sample", "complaints"] = Field(
         "sample", description="A sample of all answers, or complaints about wrong ones."
     )
@@ -74,27 +74,27 @@ class RolloutRequest(BaseModel):
         },
     )
 
-    version: int = Field(ge=1, description="The challenger.")
+    version: Whole = Field(ge=1, description="The challenger.")
     strategy: StrategyName | list[StrategyName] = Field(
         "canary", description="One strategy, or several, one after the other."
     )
-    steps: list[Finite] | None = Field(
+    steps: list[Number] | None = Field(
         None, description="Steps of the (last) strategy; default: shadow 100, canary 1, 5, 25, 50."
     )
     stages: list[StageRequest] | None = Field(
         None, description="Instead of `strategy` and `steps`: each strategy with its own steps."
     )
-    interval_s: Finite = Field(10.0, description="Seconds between two checks; at most a week.")
-    min_samples: int = Field(100, description="Answers of the challenger before a step passes.")
-    auto_promote: bool = Field(True, description="Promote without a human.")
-    threshold: int = Field(1, description="Failed checks that end it.")
-    deadline_s: Finite = Field(
+    interval_s: Number = Field(10.0, description="Seconds between two checks; at most a week.")
+    min_samples: Whole = Field(100, description="Answers of the challenger before a step passes.")
+    auto_promote: Truth = Field(True, description="Promote without a human.")
+    threshold: Whole = Field(1, description="Failed checks that end it.")
+    deadline_s: Number = Field(
         bounds.DAY_S, description="An undecided step waits then; at most 366 days."
     )
-    gate: bool = Field(
+    gate: Truth = Field(
         True, description="Ask the model's evaluation set first, if it has one; see `evaluation`."
     )
-    alpha: Finite = Field(0.05, description="Bound on a wrong decision over the whole rollout.")
+    alpha: Number = Field(0.05, description="Bound on a wrong decision over the whole rollout.")
     metrics: dict[str, MetricRequest] = Field(
         default_factory=dict, description="By name, what differs from the metric's defaults."
     )

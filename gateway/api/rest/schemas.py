@@ -108,9 +108,14 @@ class CheckResponse(BaseModel):
 class HealthResponse(BaseModel):
     """Whether the server is alive, ready or started, and by which checks."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"ok": True, "checks": {}}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"ok": True, "degraded": [], "checks": {}}]}
+    )
 
     ok: bool = Field(description="Whether every check passed.")
+    degraded: list[str] = Field(
+        default_factory=list, description="The checks that passed though something is away."
+    )
     checks: dict[str, CheckResponse] = Field(
         default_factory=dict, description="Each check by its name."
     )

@@ -22,7 +22,7 @@ async def v2_live() -> dict[str, bool]:
 @router.get("/health/ready", summary="Would an inference be answered?")
 async def v2_ready(services: ServicesOf) -> dict[str, bool]:
     """Check what `/readyz` checks."""
-    failed = [name for name, check in (await services.ready()).items() if not check.ok]
+    failed = [name for name, check in (await services.health.ready()).items() if not check.ok]
     if failed:
         raise TritonUnavailable(f"Not ready: {', '.join(failed)}.")
     return {"ready": True}

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from gateway.background.backoff import early_deaths, restart_delay_s
+from gateway.background.stalls import own_stall
 from gateway.background.tasks import TaskSet, log_fault
 from gateway.system.processes import describe_exit
 from gateway.triton.embedded.errors import StartFailed
@@ -221,7 +222,11 @@ class EmbeddedTriton:
         async with open_probe(self._options.probe_timeout_s) as probe:
             while True:
                 await asyncio.sleep(self._options.probe_interval_s)
-                failures = 0 if await probe.is_live(server.endpoint) else failures + 1
+                with own_stall() as stall:
+                    is_live = await probe.is_live(server.endpoint)
+                if not is_live and stall.explains(self._options.probe_timeout_s):
+                    continue
+                failures = 0 if is_live else failures + 1
                 if failures >= self._options.probe_failures:
                     server.kill(f"did not answer {failures} times in a row")
 
