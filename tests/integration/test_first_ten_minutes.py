@@ -27,6 +27,8 @@ from tests.hostile_models import graph_model
 Array = npt.NDArray[Any]
 
 _SIDE, _CLASSES = 32, 5
+# The folder is looked at twice a second; a loaded machine takes its time to load.
+_SEEN_S = 60.0
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _PROCESSOR = {
     "image_processor_type": "ViTImageProcessor",
@@ -164,13 +166,13 @@ async def test_a_folder_of_torch_models_with_the_cure_that_is_advised(
     """Loaded, asked, refused with a cure; the cure followed to the letter, it answers rightly."""
     folder = gateway.folder / "models"
     _torch_like(folder / "cnn.onnx", seed=1, beside=True)
-    await eventually(lambda: "cnn" in gateway.client.get("/api/v1/list").text)
+    await eventually(lambda: "cnn" in gateway.client.get("/api/v1/list").text, within_s=_SEEN_S)
     assert gateway.client.post("/api/v1/load?name=cnn").status_code == 200
     refused = _posted(gateway, "cnn", photo)
     assert refused.json()["code"] == "preprocessing_required"
     assert "NAME.json" in refused.json()["detail"]
     (folder / "cnn.json").write_text('{"preset": "unit"}')
-    await eventually(lambda: _posted(gateway, "cnn", photo).status_code == 200)
+    await eventually(lambda: _posted(gateway, "cnn", photo).status_code == 200, within_s=_SEEN_S)
     _answers(gateway, "cnn", photo, _expected(folder / "cnn.onnx", photo))
 
 
@@ -179,7 +181,9 @@ async def test_a_folder_takes_what_a_file_proposes(gateway: GatewayProcess, phot
     folder = gateway.folder / "models"
     (folder / "yolo-cls.json").write_text('{"preset": "proposed"}')
     _torch_like(folder / "yolo-cls.onnx", seed=2, metadata=_ULTRALYTICS)
-    await eventually(lambda: "yolo-cls" in gateway.client.get("/api/v1/list").text)
+    await eventually(
+        lambda: "yolo-cls" in gateway.client.get("/api/v1/list").text, within_s=_SEEN_S
+    )
     assert gateway.client.post("/api/v1/load?name=yolo-cls").status_code == 200
     expected = _expected(folder / "yolo-cls.onnx", photo, shorter_side=_SIDE)
     _answers(gateway, "yolo-cls", photo, expected, labels=True)
