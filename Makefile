@@ -53,8 +53,8 @@ test: setup ## Run every test: side by side what can be, then the rest
 	$(BIN)/python -m pytest -m alone $(END_TO_END) || failed=1; \
 	exit $$failed
 
-test-failed: setup ## Run what failed last time once more, one after the other
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+test-failed: setup ## Run the files with what failed last time once more, one after the other
+	@files=$$($(BIN)/python -m tests.failed_files) && $(BIN)/python -m pytest $$files
 
 test-unit: setup ## Run what needs no server: under a minute
 	$(BIN)/python -m pytest -n auto -m "not slow and not postgres" tests/unit tests/architecture
