@@ -159,10 +159,14 @@ def refuse_escape(path: Path, repository: Path) -> None:
         PathEscapes: It does not, or the links lead in a circle.
     """
     try:
-        inside = path.resolve().is_relative_to(repository.resolve())
-    except RuntimeError as error:  # how pathlib says ELOOP
-        raise PathEscapes(f"{path.name} is a symbolic link that leads to itself.") from error
-    if not inside:
+        leads_to = path.resolve()
+        # Before Python 3.13 pathlib raises where links lead in a circle, since then it stops there.
+        circle = leads_to.is_symlink()
+    except RuntimeError:
+        circle = True
+    if circle:
+        raise PathEscapes(f"{path.name} is a symbolic link that leads to itself.")
+    if not leads_to.is_relative_to(repository.resolve()):
         raise PathEscapes(f"{path.name} is a symbolic link that leads out of the repository.")
 
 
