@@ -105,8 +105,8 @@ def _welcome(settings: Settings, port: int, *, demo: bool) -> None:
     """Say where the server is; to a person also a line to paste that works."""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - compared, not bound
     url = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
-    if settings.log_format != "console" and not sys.stdout.isatty():
-        # Whoever reads the log reads one JSON object a line.
+    if settings.log_format != "console" and not sys.stdout.isatty() and not demo:
+        # Whoever reads the log reads one JSON object a line; who tries the demo wants the line.
         log.info("ready", url=url)
         return
     # Width is not cut: a line to be pasted must stay one line.
