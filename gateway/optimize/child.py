@@ -127,7 +127,6 @@ def _optimize(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "rows": [each.row.to_json() for each in found],
         "chosen": decision.chosen,
         "reason": decision.reason if found or not failed else f"No candidate runs: {failed[0]}",
-        "failed": failed,
         "vnni": vnni,
         "calibrated_on": len(calibrating),
         "judged_on": len(judging),

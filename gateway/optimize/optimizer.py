@@ -7,7 +7,7 @@ it made is registered like any upload, so that it is validated again, and a roll
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,6 @@ class Optimizer:
                 f"{len(images.files)} images are too few: a quarter of them calibrates, at least "
                 f"{LEAST_CALIBRATION}, and the others judge."
             )
-        wanted_input = version.signature.inputs[0]
         size_bytes = version.size_bytes
         own = folder / "optimize"
         with storage_full():
@@ -214,11 +213,7 @@ class Optimizer:
             "labels": images.labels,
             "calibrate": calibrate,
             "judge": judge[:_MOST_JUDGING],
-            "input": {
-                "name": wanted_input.name,
-                "dtype": wanted_input.dtype,
-                "shape": wanted_input.shape,
-            },
+            "input": asdict(version.signature.inputs[0]),
             "preprocessing": (
                 None
                 if version.preprocessing is None

@@ -9,39 +9,19 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gateway.access.keyring import Keyring, StoredKey
-from gateway.access.keys import Pepper, new_key
+from gateway.access.keys import new_key
 from gateway.errors import Unauthenticated
+from testbed.stored_key import PEPPER, KeyRow
 
 TURNS = 100_000
-PEPPER = Pepper(b"p" * 32)
-
-
-@dataclass
-class _Row:
-    """A key as it is stored."""
-
-    id: str
-    digest: bytes
-    name: str = "ci"
-    role: str = "infer"
-    models: Sequence[str] = ()
-    pepper: str = PEPPER.id
-    previous_digest: bytes | None = None
-    previous_until_s: float | None = None
-    expires_at_s: float | None = None
-    revoked_at_s: float | None = None
-    rate_per_s: float | None = None
-    in_flight: int | None = None
-    batch: bool = False
 
 
 def measure() -> dict[str, object]:
     """Check wrong keys of several kinds, in random order; compare medians and 95th percentiles."""
     made = [new_key() for _ in range(1000)]
-    rows = [_Row(key.id, PEPPER.digest(key.text)) for key in made]
+    rows = [KeyRow(key.id, PEPPER.digest(key.text)) for key in made]
 
     async def read() -> Sequence[StoredKey]:
         return rows

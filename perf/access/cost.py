@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from perf.access.clients import asked_gateway
+from perf.access._clients import asked_gateway
 
 ROUNDS = 8
 SECONDS = 2

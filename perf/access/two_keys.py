@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from perf.access.clients import Times, asked_gateway
+from perf.access._clients import Times, asked_gateway
 
 ROUNDS = 4
 SECONDS = 5

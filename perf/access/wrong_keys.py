@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from perf.access.clients import ADMIN, Asked, Times, asked_gateway, one_client
+from perf.access._clients import ADMIN, Asked, Times, asked_gateway, one_client
 
 WRONG = 100_000
 CONNECTIONS = 8

@@ -148,7 +148,7 @@ ROOMS: Mapping[str, Room] = {
     "tools": _room("the converter's command; training of the demo", "converter demo"),
     "testbed": _room(
         "what tests and measurements share: a gateway's process, a Triton, model families",
-        "converter demo preprocessing triton",
+        "access converter demo preprocessing triton",
     ),
     "perf": _room(
         "measurements",

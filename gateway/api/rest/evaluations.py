@@ -7,24 +7,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gateway.api.rest.dependencies import ServicesOf
 from gateway.api.rest.evidence_schemas import ComparisonResponse, EvaluationDetails
-from gateway.api.rest.parameters import PathName, PathVersion, error_responses
+from gateway.api.rest.parameters import PathName, PathVersion, error_responses, zip_body
 from gateway.errors import VersionInvalid
 from gateway.inference.pinned import read_version
 from gateway.rollouts.statistics.evaluation import Evaluation, evaluate
 from gateway.store.rollout_tables import EvaluationRow, EvaluationSetRow
 
 router = APIRouter(prefix="/api/v1/models", tags=["evaluation"])
-
-_ZIP = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/octet-stream": {
-                "schema": {"type": "string", "format": "binary", "description": "A zip."}
-            }
-        },
-    }
-}
 
 
 class EvaluationSetResponse(BaseModel):
@@ -59,7 +48,7 @@ class EvaluationResponse(BaseModel):
     "/{name}/evaluation-set",
     summary="Give a model an evaluation set",
     responses=error_responses(404, 413, 422, 503, 507),
-    openapi_extra=_ZIP,
+    openapi_extra=zip_body(required=True),
 )
 async def put_evaluation_set(
     services: ServicesOf, request: Request, name: PathName

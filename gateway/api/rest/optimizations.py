@@ -1,14 +1,14 @@
 """Optimization: a faster challenger, made of a version and proved on images."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from gateway.api.callers import Actor
 from gateway.api.rest.dependencies import ServicesOf
-from gateway.api.rest.parameters import PathName, Version, error_responses
+from gateway.api.rest.parameters import PathName, Version, error_responses, zip_body
 from gateway.inference.pinned import read_version
 from gateway.optimize.decision import LEAST_SPEEDUP
 from gateway.optimize.optimizer import (
@@ -19,17 +19,6 @@ from gateway.optimize.optimizer import (
 )
 
 router = APIRouter(prefix="/api/v1/models/{name}", tags=["optimization"])
-
-_ZIP: dict[str, Any] = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "application/octet-stream": {
-                "schema": {"type": "string", "format": "binary", "description": "A zip."}
-            }
-        },
-    }
-}
 
 
 class CandidateResponse(BaseModel):
@@ -68,7 +57,7 @@ class OptimizeResponse(BaseModel):
     "/optimize",
     summary="Make a faster challenger",
     responses=error_responses(404, 409, 413, 422, 429, 503, 507),
-    openapi_extra=_ZIP,
+    openapi_extra=zip_body(required=False),
 )
 async def optimize_model(
     services: ServicesOf,

@@ -59,3 +59,10 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         507: "The disk is full; nothing was changed.",
     }
     return {status: {"model": ErrorResponse, "description": texts[status]} for status in statuses}
+
+
+def zip_body(*, required: bool) -> dict[str, Any]:
+    """Describe a route's body that is a zip, for its OpenAPI page."""
+    schema = {"type": "string", "format": "binary", "description": "A zip."}
+    content = {"application/octet-stream": {"schema": schema}}
+    return {"requestBody": {"required": required, "content": content}}

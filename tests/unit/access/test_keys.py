@@ -5,7 +5,7 @@ import re
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,26 +20,9 @@ from gateway.access.models import check_patterns, matches
 from gateway.access.roles import Role
 from gateway.access.secret_file import secret_in
 from gateway.errors import Forbidden, Unauthenticated
+from testbed.stored_key import PEPPER, KeyRow
 
-PEPPER = Pepper(b"p" * 32)
 NOW_S = 1_000_000.0
-
-
-@dataclass
-class Row:
-    id: str
-    digest: bytes
-    name: str = "ci"
-    role: str = "infer"
-    models: Sequence[str] = ()
-    pepper: str = PEPPER.id
-    previous_digest: bytes | None = None
-    previous_until_s: float | None = None
-    expires_at_s: float | None = None
-    revoked_at_s: float | None = None
-    rate_per_s: float | None = None
-    in_flight: int | None = None
-    batch: bool = False
 
 
 async def keyring(*rows: StoredKey, bootstrap: str | None = None) -> Keyring:
@@ -51,9 +34,9 @@ async def keyring(*rows: StoredKey, bootstrap: str | None = None) -> Keyring:
     return made
 
 
-def key() -> tuple[str, Row]:
+def key() -> tuple[str, KeyRow]:
     made = new_key()
-    return made.text, Row(made.id, PEPPER.digest(made.text))
+    return made.text, KeyRow(made.id, PEPPER.digest(made.text))
 
 
 def test_a_key_has_256_random_bits_and_names_its_id() -> None:

@@ -69,7 +69,7 @@ class Asked:
         """Ask as one client, in a process of its own, as callers are; all answers were 200."""
         request = self.folder / "request"
         request.write_bytes(self.request(key))
-        command = [sys.executable, "-m", "perf.access.clients", self.gateway.url, str(request)]
+        command = [sys.executable, "-m", "perf.access._clients", self.gateway.url, str(request)]
         done = subprocess.run([*command, str(seconds)], capture_output=True, text=True, check=True)
         times_s: list[float] = json.loads(done.stdout)
         return Times(times_s, {200: len(times_s)})
